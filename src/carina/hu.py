@@ -1,0 +1,41 @@
+"""Hounsfield units: the few constants that the whole package shares, and the scaling that networks see.
+
+Must not know files, geometry or networks.
+"""
+
+from typing import Protocol, Self, TypeVar
+
+AIR = -1000
+"""HU of air; the value of everything outside the scanner's view."""
+
+WATER = 0
+"""HU of water."""
+
+LUNG_WINDOW = (-1350, 150)
+"""Lowest and highest HU of the display window radiologists use for lungs (centre -600, width 1500)."""
+
+SOFT_TISSUE_WINDOW = (-160, 240)
+"""Lowest and highest HU of the mediastinal display window (centre 40, width 400)."""
+
+
+class _Array(Protocol):
+    def clip(self, low: float, high: float) -> Self: ...
+    def __sub__(self, other: float) -> Self: ...
+    def __mul__(self, other: float) -> Self: ...
+
+
+A = TypeVar("A", bound=_Array)
+
+
+def normalise(hu: A, clip_hu: tuple[float, float]) -> A:
+    """Scale HU to what networks see: ``clip_hu`` maps to [-1, 1], values outside are clipped.
+
+    Args:
+        hu: a floating-point NumPy array or torch tensor of any shape, in HU.
+        clip_hu: lowest and highest HU that the network distinguishes (from the model's card).
+
+    Returns:
+        An array of the same type and shape in [-1, 1].
+    """
+    low, high = clip_hu
+    return (hu.clip(low, high) - low) * (2.0 / (high - low)) - 1.0
