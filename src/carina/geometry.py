@@ -120,15 +120,16 @@ class Geometry:
         """Whether both grids put every voxel at the same place, within ``tolerance_mm``."""
         if self.shape_zyx != other.shape_zyx:
             return False
-        corners = _corners(self.shape_zyx)
-        return bool(np.abs(self.to_lps(corners) - other.to_lps(corners)).max() <= tolerance_mm)
+        index = corners(self.shape_zyx)
+        return bool(np.abs(self.to_lps(index) - other.to_lps(index)).max() <= tolerance_mm)
 
     def bounds_lps(self) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
         """Lowest and highest patient position (mm) of any voxel's centre."""
-        corners = self.to_lps(_corners(self.shape_zyx))
-        return corners.min(axis=0), corners.max(axis=0)
+        positions = self.to_lps(corners(self.shape_zyx))
+        return positions.min(axis=0), positions.max(axis=0)
 
 
-def _corners(shape_zyx: Shape3) -> Float64[np.ndarray, "8 3"]:
+def corners(shape_zyx: Shape3) -> Float64[np.ndarray, "8 3"]:
+    """Indices of the centres of a grid's eight corner voxels."""
     steps = [(0.0, n - 1.0) for n in shape_zyx]
     return np.array(np.meshgrid(*steps, indexing="ij"), np.float64).reshape(3, -1).T

@@ -1,0 +1,42 @@
+# The five commands of CONTRIBUTING.md, and what they share. PYTHON may name another interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: setup demo test check fmt bench clean
+
+$(BIN)/carina: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt --editable .
+	@touch $@
+
+setup: $(BIN)/carina  ## a virtual environment with everything that developers need
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+
+demo: $(BIN)/carina  ## install, and run the main job on a CT that Carina makes itself
+	$(BIN)/carina demo -o demo
+
+test: $(BIN)/carina  ## install what tests need, and run them
+	$(PIP) --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(PYTEST)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+check: setup  ## format, lint, types, layers, spelling
+	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell src tests docs benchmarks README.md CHANGELOG.md CONTRIBUTING.md
+
+fmt:  ## put the code into the project's form
+	$(BIN)/ruff format src tests benchmarks docs
+	$(BIN)/ruff check --fix src tests benchmarks docs
+
+bench: setup  ## ratios against the textbook way, in one run
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) demo build dist .coverage*

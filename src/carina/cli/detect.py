@@ -1,0 +1,183 @@
+"""``carina detect``: nodule reports for one or many CTs."""
+
+import csv
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from carina.errors import CarinaError, UsageError
+
+if TYPE_CHECKING:
+    from carina.pipeline import Detection, Detector
+
+FORMATS = ("json", "csv", "html", "mask")
+SUMMARY = ("input", "case", "status", "findings", "p_malignant", "seconds", "message")
+
+
+@dataclass
+class Detect:
+    """Find lung nodules in chest CTs and write a report for each."""
+
+    input: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-i"])]
+    """DICOM folders, or MetaImage, NIfTI or NRRD files."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder for the results; each case gets a folder of its own in it."""
+    format: str = ",".join(FORMATS)
+    """What to write, separated by commas: json, csv, html, mask."""
+    threshold: float | None = None
+    """Lowest probability of a finding; default: the operating point in the model's card."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    weights: Path | None = None
+    """Folder of other models than the shipped ones."""
+    series: str | None = None
+    """SeriesInstanceUID to take from a DICOM folder; default: the best CT series."""
+    json: bool = False
+    """Print each report to standard output too, one JSON document per line."""
+    resume: bool = False
+    """Leave out inputs that an earlier run into the same folder has finished."""
+    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
+    """No progress, no summary; errors only."""
+    verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False
+    """Print the seconds of each stage."""
+
+    def run(self) -> int:
+        """Analyse every input; a failing one is reported and the others go on."""
+        formats = [f.strip() for f in self.format.split(",") if f.strip()]
+        unknown = sorted(set(formats) - set(FORMATS))
+        if unknown or not formats:
+            raise UsageError(f"--format {self.format!r}: choose from {', '.join(FORMATS)}")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise UsageError(f"--threshold {self.threshold} is not a probability; give a number from 0 to 1")
+        from carina.pipeline import Detector
+
+        detector = Detector.load(self.weights, device=self.device, threshold=self.threshold)
+        ledger = _Ledger(self.output)
+        done = {row["input"] for row in ledger.rows if row["status"] == "done"} if self.resume else set()
+        if not self.resume:
+            ledger.rows.clear()
+        failures = 0
+        for text in self.input:
+            if text in done:
+                self._say(f"{text}: done before, left out")
+                continue
+            try:
+                row = self._one(text, detector, formats, ledger)
+            except CarinaError as error:
+                failures += 1
+                row = {"input": text, "status": "failed", "message": str(error)}
+                print(f"carina: {text}: {error}", file=sys.stderr)
+            ledger.add(row)
+        if failures and len(self.input) > 1:
+            self._say(f"{failures} of {len(self.input)} inputs failed; see {ledger.path}")
+        return 1 if failures else 0
+
+    def _one(self, text: str, detector: "Detector", formats: list[str], ledger: "_Ledger") -> dict[str, str]:
+        from carina.report import write_report
+
+        with _Progress(text, shown=not self.quiet and sys.stderr.isatty()) as progress:
+            detection = detector.detect(Path(text), series_uid=self.series, progress=progress)
+        report = detection.report
+        folder = self.output / ledger.folder_for(report.case_id, text)
+        written = write_report(report, folder, formats, volume=detection.volume, labels=detection.mask)
+        if self.json:
+            print(json.dumps(json.loads(report.to_json())))
+        self._say(_summary_line(text, detection))
+        for name, path in written.items():
+            self._say(f"  {name:5s} {path}")
+        if self.verbose:
+            for stage, seconds in report.seconds.items():
+                self._say(f"  {stage:9s} {seconds:7.2f} s")
+        answer = report.patient.p_malignant
+        return {
+            "input": text,
+            "case": folder.name,
+            "status": "done",
+            "findings": str(len(report.findings)),
+            "p_malignant": "" if answer is None else f"{answer:.4f}",
+            "seconds": f"{sum(report.seconds.values()):.1f}",
+        }
+
+    def _say(self, line: str) -> None:
+        if not self.quiet:
+            print(line, file=sys.stderr if self.json else sys.stdout)
+
+
+def _summary_line(text: str, detection: "Detection") -> str:
+    report = detection.report
+    count = len(report.findings)
+    line = f"{text}: {count} finding{'' if count == 1 else 's'}"
+    if report.patient.p_malignant is not None:
+        line += f", patient p_malignant {report.patient.p_malignant:.2f} (finding {report.patient.finding_id})"
+    return f"{line}, {sum(report.seconds.values()):.1f} s. {report.notice}"
+
+
+class _Ledger:
+    """``summary.csv`` of an output folder: one row per input, rewritten whole after every case."""
+
+    def __init__(self, output: Path) -> None:
+        output.mkdir(parents=True, exist_ok=True)
+        self.path = output / "summary.csv"
+        self.rows: list[dict[str, str]] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                self.rows = list(csv.DictReader(file))
+
+    def folder_for(self, case_id: str, text: str) -> str:
+        """The case's folder; a second input of the same name gets a number."""
+        taken = {row.get("case") for row in self.rows if row["input"] != text}
+        names = (case_id, *(f"{case_id}-{n}" for n in range(2, len(taken) + 3)))
+        return next(name for name in names if name not in taken)
+
+    def add(self, row: dict[str, str]) -> None:
+        self.rows = [r for r in self.rows if r["input"] != row["input"]] + [row]
+        with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False, newline="", suffix=".tmp") as file:
+            writer = csv.DictWriter(file, SUMMARY, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        Path(file.name).replace(self.path)
+
+
+STAGES = {
+    "read": 0.05,
+    "lungs": 0.15,
+    "segment": 0.6,
+    "group": 0.02,
+    "classify": 0.15,
+    "diagnose": 0.03,
+}
+"""Share of each stage in the progress bar, from runs on two CPU cores."""
+
+
+class _Progress:
+    """One progress bar over all stages of a case."""
+
+    def __init__(self, text: str, *, shown: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=1.0,
+            desc=text[-40:],
+            disable=not shown,
+            leave=False,
+            bar_format="{desc} {bar} {percentage:3.0f}%",
+        )
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def __call__(self, stage: str, done: float) -> None:
+        before = 0.0
+        for name, share in STAGES.items():
+            if name == stage:
+                self._bar.n = min(1.0, before + share * done)
+                self._bar.refresh()
+            before += share

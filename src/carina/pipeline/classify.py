@@ -1,0 +1,59 @@
+"""Classification: the 3-D network looks at every candidate, and both stages together give ``p_nodule``."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int16
+from scipy.special import expit, logit, softmax
+
+from carina.ct.crops import cut_crops
+from carina.findings import Candidate
+from carina.hu import AIR, normalise
+from carina.models.card import Card
+from carina.pipeline.runtime import Network
+
+
+def classify(
+    hu: Int16[np.ndarray, "z y x"],
+    candidates: Sequence[Candidate],
+    network: Network,
+    *,
+    batch: int = 4,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Float[np.ndarray, " candidates"]:
+    """The 3-D network's probability that each candidate is a nodule, in their order.
+
+    Args:
+        hu: the scan on the network's grid; outside it lies air.
+        candidates: their ``center_zyx`` index ``hu``.
+        network: takes crops (batch, 1, z, y, x), gives two logits.
+        batch: crops per call; larger ones are slower on a CPU.
+        progress: told the fraction done, in [0, 1].
+    """
+    if not candidates:
+        return np.zeros(0)
+    shape = network.card.preprocessing.crop_zyx
+    centers = np.rint([c.center_zyx for c in candidates]).astype(np.int64)
+    probabilities = []
+    for first in range(0, len(centers), batch):
+        crops = cut_crops(hu, centers[first : first + batch], shape, AIR).astype(np.float32)
+        logits = network(normalise(crops, network.card.preprocessing.clip_hu)[:, None])
+        probabilities.append(softmax(logits.astype(np.float64), axis=1)[:, 1])
+        progress(min(1.0, (first + batch) / len(centers)))
+    return np.concatenate(probabilities)
+
+
+def join(
+    segmentation: Float[np.ndarray, " candidates"],
+    classification: Float[np.ndarray, " candidates"],
+    card: Card,
+) -> Float[np.ndarray, " candidates"]:
+    """Calibrated probability of a nodule from the scores of both stages.
+
+    A logistic regression on the two log-odds, fitted on held-out scans and kept in the nodule network's card:
+    its coefficients say what each stage adds.
+    """
+    fit = card.calibration
+    first = logit(np.clip(segmentation, 1e-4, 1 - 1e-4))
+    second = logit(np.clip(classification, 1e-4, 1 - 1e-4))
+    return np.asarray(expit(fit.intercept + fit.segmentation * first + fit.classification * second))

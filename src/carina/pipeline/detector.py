@@ -1,0 +1,242 @@
+"""From a CT to a report: the stages in their order, with models that are loaded once.
+
+This file reads top to bottom as the pipeline runs. Must not know training or file formats of reports.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from jaxtyping import UInt8
+
+import carina
+from carina.ct.preprocess import PreparedScan, prepare_scan
+from carina.findings import Candidate, Finding, InputSummary, ModelInfo, Report
+from carina.io import read_ct
+from carina.models.malignancy import DiameterRule
+from carina.pipeline.classify import classify, join
+from carina.pipeline.diagnose import diagnose
+from carina.pipeline.group import group
+from carina.pipeline.outline import paint
+from carina.pipeline.runtime import Network, choose_device
+from carina.pipeline.segment import segment
+from carina.volume import Volume
+
+Progress = Callable[[str, float], None]
+
+MOST_FINDINGS = 255
+"""No report lists more: the mask holds one byte per voxel."""
+
+
+def _silent(stage: str, done: float) -> None:
+    """Report progress to nobody."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What the detector found in one CT.
+
+    Attributes:
+        report: the findings and the patient answer.
+        volume: the CT as read.
+        mask: in the geometry of ``volume``; the value is the ``id`` of the finding.
+    """
+
+    report: Report
+    volume: Volume
+    mask: UInt8[np.ndarray, "z y x"]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """The models of the pipeline, loaded once and applied many times.
+
+    Attributes:
+        segmenter: marks voxels of nodules.
+        classifier: tells nodules from other candidates.
+        malignancy: probability of malignancy of a nodule.
+        threshold: findings of lower ``p_nodule`` are left out.
+    """
+
+    segmenter: Network
+    classifier: Network
+    malignancy: DiameterRule
+    threshold: float
+
+    @classmethod
+    def load(cls, weights: Path | None = None, *, device: str = "auto", threshold: float | None = None) -> Self:
+        """Load the models.
+
+        Args:
+            weights: folder with ``segmentation``, ``nodule`` (``.safetensors`` and ``.json``) and
+                ``malignancy.json``; default: those shipped with Carina.
+            device: auto, cpu, cuda, cuda:N or mps.
+            threshold: lowest ``p_nodule`` of a finding; default: the operating point in the nodule network's card.
+
+        Raises:
+            WeightsError: a file is missing, damaged, or does not fit its card.
+            UsageError: the device is not present.
+        """
+        where = choose_device(device)
+        with as_file(files("carina") / "weights") as shipped:
+            folder = weights or shipped
+            segmenter = Network.load(folder / "segmentation.safetensors", where)
+            classifier = Network.load(folder / "nodule.safetensors", where)
+            malignancy = DiameterRule.load(folder / "malignancy.json")
+        default = classifier.card.threshold
+        return cls(segmenter, classifier, malignancy, default if threshold is None else threshold)
+
+    def detect(
+        self,
+        source: str | Path | Sequence[Path] | Volume,
+        *,
+        series_uid: str | None = None,
+        progress: Progress = _silent,
+    ) -> Detection:
+        """Analyse one CT.
+
+        Args:
+            source: a path that ``carina.read_ct`` reads, or a volume.
+            series_uid: which DICOM series to take; default: the best one.
+            progress: told the stage's name and the fraction done.
+
+        Raises:
+            InputError: the input cannot be read, is no CT of a chest, or holds no lungs.
+        """
+        clock = _Clock(progress)
+        with clock.stage("read"):
+            volume = source if isinstance(source, Volume) else read_ct(source, series_uid=series_uid)
+        preprocessing = self.segmenter.card.preprocessing
+        with clock.stage("lungs"):
+            scan = prepare_scan(volume, preprocessing)
+        with clock.stage("segment"):
+            probability = segment(
+                scan.hu,
+                self.segmenter,
+                flips=self.segmenter.card.flips,
+                progress=lambda done: progress("segment", done),
+            )
+        with clock.stage("group"):
+            candidates, labels = group(
+                probability,
+                scan.near_lung,
+                scan.geometry,
+                threshold=self.segmenter.card.threshold,
+                min_volume_mm3=self.segmenter.card.min_volume_mm3,
+            )
+        with clock.stage("classify"):
+            seen = classify(scan.hu, candidates, self.classifier, progress=lambda done: progress("classify", done))
+            p_nodule = join(np.array([c.score for c in candidates]), seen, self.classifier.card)
+        with clock.stage("diagnose"):
+            kept = [i for i in np.argsort(-p_nodule) if p_nodule[i] >= self.threshold][:MOST_FINDINGS]
+            chosen = [candidates[i] for i in kept]
+            findings = tuple(
+                self._finding(number, c, float(p_nodule[i]), scan, labels, volume)
+                for number, (i, c) in enumerate(zip(kept, chosen, strict=True), start=1)
+            )
+            mask = paint(
+                chosen,
+                labels,
+                probability,
+                scan.geometry,
+                volume.geometry,
+                threshold=self.segmenter.card.threshold,
+            )
+        report = Report(
+            case_id=volume.source.case_id,
+            input=_summary(volume, scan),
+            findings=findings,
+            patient=diagnose(findings),
+            threshold=self.threshold,
+            models=self._models(),
+            seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
+            warnings=volume.source.warnings,
+            carina_version=carina.__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        return Detection(report, volume, mask)
+
+    def _finding(
+        self,
+        number: int,
+        candidate: Candidate,
+        p_nodule: float,
+        scan: PreparedScan,
+        labels: np.ndarray,
+        volume: Volume,
+    ) -> Finding:
+        box = tuple(slice(a, b) for a, b in zip(*candidate.box_zyx, strict=True))
+        diameter = float(np.cbrt(6 * candidate.volume_mm3 / np.pi))
+        z, y, x = volume.geometry.to_zyx(candidate.center_lps)
+        index = int(np.clip(round(z), 0, volume.hu.shape[0] - 1))
+        slice_ref = volume.source.slices[index] if volume.source.slices else None
+        return Finding(
+            id=number,
+            center_lps=candidate.center_lps,
+            center_zyx=(float(z), float(y), float(x)),
+            diameter_mm=diameter,
+            volume_mm3=candidate.volume_mm3,
+            mean_hu=float(scan.hu[box][labels[box] == candidate.label].mean()),
+            p_nodule=p_nodule,
+            p_malignant=self.malignancy.p_malignant(diameter),
+            slice_index=index,
+            sop_instance_uid=slice_ref.sop_instance_uid if slice_ref else None,
+            instance_number=slice_ref.instance_number if slice_ref else None,
+        )
+
+    def _models(self) -> tuple[ModelInfo, ...]:
+        networks = {"segmentation": self.segmenter, "nodule": self.classifier}
+        return (
+            *(ModelInfo(role, n.card.name, n.card.sha256, n.runtime, n.card.summary) for role, n in networks.items()),
+            ModelInfo("malignancy", self.malignancy.name, self.malignancy.sha256, "", self.malignancy.summary),
+        )
+
+
+class _Clock:
+    """Seconds by stage; tells ``progress`` where a stage begins and ends."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._progress(name, 0.0)
+        begin = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - begin
+        self._progress(name, 1.0)
+
+
+def _summary(volume: Volume, scan: PreparedScan) -> InputSummary:
+    source = volume.source
+    return InputSummary(
+        path=source.path,
+        format=source.format,
+        series_uid=source.series_uid,
+        study_uid=source.study_uid,
+        frame_of_reference_uid=source.frame_of_reference_uid,
+        shape_zyx=volume.geometry.shape_zyx,
+        spacing_zyx_mm=volume.geometry.spacing_zyx_mm,
+        lung_litres=round(scan.litres, 2),
+    )
+
+
+def detect(path: str | Path | Sequence[Path], *, device: str = "auto", threshold: float | None = None) -> Report:
+    """Find nodules in a CT, with the models shipped with Carina. For research use only.
+
+    Args:
+        path: a DICOM folder or files, or a MetaImage, NIfTI or NRRD file.
+        device: auto, cpu, cuda, cuda:N or mps.
+        threshold: lowest ``p_nodule`` of a finding; default: the shipped operating point.
+
+    Raises:
+        InputError: the input cannot be read, is no CT of a chest, or holds no lungs.
+    """
+    return Detector.load(device=device, threshold=threshold).detect(path).report
