@@ -1,0 +1,205 @@
+"""Free-response ROC: sensitivity against false positives per scan, as LUNA16 scores it.
+
+The score is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per scan (Setio et al., Medical
+Image Analysis 42, 2017), read off the straight lines between operating points. Intervals are percentiles over
+resamples of whole scans. Must not know how detections were matched or read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from carina.errors import InputError
+from carina.evaluate.match import Matches, Outcome
+
+LUNA_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""False positives per scan at which LUNA16 reads the curve."""
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Operating points from the strictest threshold to the loosest; the first is (0, 0) at infinity.
+
+    Attributes:
+        false_per_scan: false positives per scan at or above each threshold.
+        sensitivity: fraction of the nodules that a detection at or above it hits.
+        threshold: score from which on a detection counts.
+    """
+
+    false_per_scan: Float64[np.ndarray, " points"]
+    sensitivity: Float64[np.ndarray, " points"]
+    threshold: Float64[np.ndarray, " points"]
+
+
+@dataclass(frozen=True, eq=False)
+class Froc:
+    """The result of a FROC evaluation.
+
+    Attributes:
+        rates: false positives per scan at which the curve was read.
+        sensitivity: sensitivity at each of them.
+        sensitivity_interval: its interval at each of them.
+        average: mean of ``sensitivity``; LUNA16's score (CPM).
+        average_interval: its interval.
+        confidence: probability that the intervals are meant to cover.
+        bootstraps: resamples behind the intervals; those without a nodule are left out.
+        curve: all operating points.
+        n_scans: scans, with and without nodules.
+        n_nodules: nodules that had to be found.
+        n_found: nodules hit at the loosest threshold.
+        n_false: false positives at the loosest threshold.
+        n_duplicate: further detections of nodules already hit.
+        n_ignored: detections on excluded findings.
+        n_unused: detections outside the scans or beyond the marks per scan.
+    """
+
+    rates: tuple[float, ...]
+    sensitivity: tuple[float, ...]
+    sensitivity_interval: tuple[Interval, ...]
+    average: float
+    average_interval: Interval
+    confidence: float
+    bootstraps: int
+    curve: Curve
+    n_scans: int
+    n_nodules: int
+    n_found: int
+    n_false: int
+    n_duplicate: int
+    n_ignored: int
+    n_unused: int
+
+
+def froc(
+    matches: Matches,
+    *,
+    rates: tuple[float, ...] = LUNA_RATES,
+    bootstraps: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Froc:
+    """Score matches by LUNA16's protocol.
+
+    Args:
+        matches: from ``carina.evaluate.match.match``.
+        rates: false positives per scan at which to read the curve.
+        bootstraps: resamples of the scans for the intervals; 0 for none (the intervals are then NaN).
+        confidence: probability that the intervals are meant to cover.
+        seed: of the resamples; the same seed draws the same scans for every system on these scans.
+
+    Raises:
+        InputError: no nodules, so that no sensitivity exists.
+    """
+    if not len(matches.nodules):
+        raise InputError("the scans to evaluate hold no nodule, so that there is no sensitivity; check the series")
+    curve = froc_curve(matches)
+    sensitivity = _read_off(curve.false_per_scan, curve.sensitivity, rates)
+    resampled = resampled_sensitivity(matches, rates, bootstraps, seed)
+    outcomes = np.bincount(matches.outcome, minlength=len(Outcome))
+    return Froc(
+        rates=rates,
+        sensitivity=tuple(sensitivity.tolist()),
+        sensitivity_interval=tuple(interval(column, confidence) for column in resampled.T),
+        average=float(sensitivity.mean()),
+        average_interval=interval(resampled.mean(axis=1), confidence),
+        confidence=confidence,
+        bootstraps=int(np.isfinite(resampled[:, 0]).sum()),
+        curve=curve,
+        n_scans=len(matches.scans),
+        n_nodules=len(matches.nodules),
+        n_found=int((matches.nodule_detection >= 0).sum()),
+        n_false=len(matches.false_score),
+        n_duplicate=int(outcomes[Outcome.DUPLICATE]),
+        n_ignored=int(outcomes[Outcome.IGNORED]),
+        n_unused=int(outcomes[Outcome.UNUSED]),
+    )
+
+
+def froc_curve(matches: Matches) -> Curve:
+    """Every operating point; equal scores form one point. With no nodules the sensitivity is 0."""
+    events = _events(matches)
+    return Curve(
+        events.false_to / len(matches.scans),
+        events.hits_to / max(1, len(matches.nodules)),
+        events.threshold,
+    )
+
+
+def resampled_sensitivity(
+    matches: Matches, rates: tuple[float, ...], bootstraps: int, seed: int
+) -> Float64[np.ndarray, "bootstraps rates"]:
+    """Sensitivity at ``rates`` on resamples of the scans, drawn with replacement.
+
+    A scan brings its nodules and its false positives along as often as it is drawn. A resample without any nodule
+    gives NaN. Two systems judged on the same scans with the same seed see the same resamples.
+    """
+    events = _events(matches)
+    result = np.full((bootstraps, len(rates)), np.nan)
+    n_scans = len(matches.scans)
+    for row, weight in enumerate(_scan_weights(n_scans, bootstraps, seed)):
+        n_nodules = int(weight[matches.nodule_scan].sum())
+        if n_nodules:
+            hits = np.append(0, np.cumsum(weight[events.hit_scan]))[events.hits_to]
+            false = np.append(0, np.cumsum(weight[events.false_scan]))[events.false_to]
+            result[row] = _read_off(false / n_scans, hits / n_nodules, rates)
+    return result
+
+
+def interval(values: Float64[np.ndarray, " n"], confidence: float) -> Interval:
+    """The central percentiles of ``values`` that hold ``confidence`` of them; NaN values are left out."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    tail = 50.0 * (1.0 - confidence)
+    low, high = np.percentile(values, [tail, 100.0 - tail])
+    return float(low), float(high)
+
+
+def _scan_weights(n_scans: int, bootstraps: int, seed: int) -> Iterator[Int64[np.ndarray, " scans"]]:
+    """How often each scan is drawn, one array per resample."""
+    generator = np.random.default_rng(seed)
+    for _ in range(bootstraps):
+        yield np.bincount(generator.integers(n_scans, size=n_scans), minlength=n_scans)
+
+
+@dataclass(frozen=True, eq=False)
+class _Events:
+    """Hits and false positives from the highest score down, and how many of each every operating point takes in."""
+
+    hit_scan: Int64[np.ndarray, " hits"]
+    false_scan: Int64[np.ndarray, " false"]
+    threshold: Float64[np.ndarray, " points"]
+    hits_to: Int64[np.ndarray, " points"]
+    false_to: Int64[np.ndarray, " points"]
+
+
+def _events(matches: Matches) -> _Events:
+    found = matches.nodule_detection >= 0
+    hits = np.argsort(-matches.nodule_score[found], kind="stable")
+    false = np.argsort(-matches.false_score, kind="stable")
+    falling_hits = -matches.nodule_score[found][hits]
+    falling_false = -matches.false_score[false]
+    falling = np.unique(np.concatenate([[-np.inf], falling_hits, falling_false]))
+    return _Events(
+        hit_scan=matches.nodule_scan[found][hits],
+        false_scan=matches.false_scan[false],
+        threshold=-falling,
+        hits_to=np.searchsorted(falling_hits, falling, side="right"),
+        false_to=np.searchsorted(falling_false, falling, side="right"),
+    )
+
+
+def _read_off(
+    false_per_scan: Float64[np.ndarray, " points"],
+    sensitivity: Float64[np.ndarray, " points"],
+    rates: tuple[float, ...],
+) -> Float64[np.ndarray, " rates"]:
+    """Sensitivity at ``rates`` on straight lines between points; the last value beyond the end of the curve.
+
+    Where the curve rises straight up, its upper end counts.
+    """
+    return np.asarray(np.interp(rates, false_per_scan, sensitivity))

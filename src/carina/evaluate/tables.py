@@ -1,0 +1,189 @@
+"""CSV tables that the protocols compare: detections with a score, nodules with a diameter, lists of series.
+
+Positions are patient millimetres in LPS. Columns are read whole into arrays, so that tens of thousands of rows take
+tens of milliseconds. Must not know how the rows are matched or scored.
+"""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from carina.errors import InputError
+from carina.findings import Report
+
+POSITION = ("coordX", "coordY", "coordZ")
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Scored marks of one system.
+
+    Attributes:
+        series_uid: scan of each mark.
+        center_lps: position of each mark in mm.
+        score: how sure the system is; only the order matters.
+        scans: every scan the system is known to have looked at, also those without a mark.
+    """
+
+    series_uid: tuple[str, ...]
+    center_lps: Float64[np.ndarray, "n 3"]
+    score: Float64[np.ndarray, " n"]
+    scans: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Nodules:
+    """Marks of the truth.
+
+    Attributes:
+        series_uid: scan of each nodule.
+        center_lps: centre of each nodule in mm.
+        diameter_mm: its diameter; -1 where unknown.
+        type: ``solid``, ``part-solid``, ``ground-glass``, ``calcified`` or "" where the table does not say.
+    """
+
+    series_uid: tuple[str, ...]
+    center_lps: Float64[np.ndarray, "n 3"]
+    diameter_mm: Float64[np.ndarray, " n"]
+    type: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.series_uid)
+
+    def where(self, keep: Bool[np.ndarray, " n"]) -> "Nodules":
+        """The nodules for which ``keep`` holds, in the same order."""
+        chosen = np.flatnonzero(keep)
+        return Nodules(
+            tuple(self.series_uid[i] for i in chosen),
+            self.center_lps[chosen],
+            self.diameter_mm[chosen],
+            tuple(self.type[i] for i in chosen),
+        )
+
+
+NO_NODULES = Nodules((), np.zeros((0, 3)), np.zeros(0), ())
+"""An empty truth, for cohorts without excluded findings."""
+
+
+def read_columns(path: Path, required: Sequence[str]) -> dict[str, list[str]]:
+    """Read a CSV with a header line as one list of strings per column.
+
+    Args:
+        path: the file; UTF-8, with or without a byte-order mark.
+        required: columns that must be there; others are kept too.
+
+    Raises:
+        InputError: the file cannot be read, a column is missing, or a row is of another length than the header.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read the table {path}: {error}") from error
+    header = [name.strip() for name in rows[0]] if rows else []
+    missing = [name for name in required if name not in header]
+    if missing:
+        raise InputError(f"{path}: column {', '.join(missing)} is missing; the header is {','.join(header)!r}")
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(header):
+            raise InputError(f"{path}, row {number}: {len(row)} values under {len(header)} column names")
+    columns = list(zip(*rows[1:], strict=True)) or [()] * len(header)
+    return {name: [value.strip() for value in column] for name, column in zip(header, columns, strict=True)}
+
+
+def numbers(columns: Mapping[str, list[str]], name: str, path: Path) -> Float64[np.ndarray, " n"]:
+    """One column of a table as finite numbers.
+
+    Raises:
+        InputError: a value is not a finite number; says in which row.
+    """
+    texts = columns[name]
+    try:
+        values = np.array(list(map(float, texts)))
+    except ValueError:
+        values = np.array([_number(text) for text in texts])
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise InputError(f"{path}, row {bad[0] + 2}: {name} is {texts[bad[0]]!r}, expected a finite number")
+    return values
+
+
+def read_detections(path: Path) -> Detections:
+    """Read marks in LUNA16's form (seriesuid, coordX, coordY, coordZ, probability).
+
+    Args:
+        path: a CSV, or a folder as ``carina detect`` writes it: every ``findings.csv`` in it and in its subfolders
+            counts, and a ``report.json`` beside it tells that the scan was looked at even without a finding.
+
+    Raises:
+        InputError: nothing to read, or a table that is not of that form.
+    """
+    if not path.is_dir():
+        return _read_detection_table(path)
+    files = sorted(path.rglob("findings.csv"))
+    if not files:
+        raise InputError(f"{path}: no findings.csv in this folder or below it; expected output of `carina detect`")
+    tables = [_read_detection_table(file) for file in files]
+    reports = [Report.from_json(file.read_bytes()) for file in sorted(path.rglob("report.json"))]
+    looked_at = {report.input.series_uid or report.case_id for report in reports}
+    return Detections(
+        tuple(uid for table in tables for uid in table.series_uid),
+        np.concatenate([table.center_lps for table in tables]),
+        np.concatenate([table.score for table in tables]),
+        frozenset(looked_at.union(*(table.scans for table in tables))),
+    )
+
+
+def read_nodules(path: Path) -> Nodules:
+    """Read annotations in LUNA16's form (seriesuid, coordX, coordY, coordZ, diameter_mm), ``type`` where given.
+
+    Raises:
+        InputError: not such a table.
+    """
+    columns = read_columns(path, ["seriesuid", *POSITION, "diameter_mm"])
+    count = len(columns["seriesuid"])
+    return Nodules(
+        tuple(columns["seriesuid"]),
+        np.stack([numbers(columns, axis, path) for axis in POSITION], axis=1),
+        numbers(columns, "diameter_mm", path),
+        tuple(columns.get("type", [""] * count)),
+    )
+
+
+def read_series(path: Path) -> list[str]:
+    """Read a list of series UIDs, one per line; a header line ``seriesuid`` and further columns are allowed.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or names a series twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the list of series {path}: {error}") from error
+    names = [line.split(",")[0].strip() for line in lines if line.strip()]
+    names = names[1:] if names[:1] == ["seriesuid"] else names
+    if not names:
+        raise InputError(f"{path} names no series")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{path} names series {twice} more than once")
+    return names
+
+
+def _read_detection_table(path: Path) -> Detections:
+    columns = read_columns(path, ["seriesuid", *POSITION, "probability"])
+    uids = tuple(columns["seriesuid"])
+    center_lps = np.stack([numbers(columns, axis, path) for axis in POSITION], axis=1)
+    return Detections(uids, center_lps, numbers(columns, "probability", path), frozenset(uids))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
