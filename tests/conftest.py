@@ -1,12 +1,17 @@
 """Fixtures that all tests share; shapes and types of the package are checked at run time while tests run."""
 
 import os
+import pkgutil
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("carina", "beartype.beartype")
+import carina
+
+# The networks are left out: TorchScript compiles their source and cannot see through the hook's wrappers.
+CHECKED = [f"carina.{part.name}" for part in pkgutil.iter_modules(carina.__path__) if part.name != "models"]
+install_import_hook(CHECKED, "beartype.beartype")
 
 DATA = Path(os.environ.get("CARINA_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
