@@ -7,18 +7,19 @@ numbers are voxel centres. Other conventions (NIfTI's RAS, ITK's x-first tuples)
 Must not know files, HU or networks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
-from numpy.typing import ArrayLike
 
 from carina.errors import GeometryError
 
 Vector3 = tuple[float, float, float]
 Shape3 = tuple[int, int, int]
+ArrayLike = np.ndarray | Sequence[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ class Geometry:
         spacing_zyx_mm: ArrayLike = (1.0, 1.0, 1.0),
         origin_lps: ArrayLike = (0.0, 0.0, 0.0),
         axes: ArrayLike | None = None,
-    ) -> Self:
+    ) -> "Geometry":
         """Build from spacing, the position of voxel (0, 0, 0) and unit vectors.
 
         Args:

@@ -3,7 +3,7 @@
 Must not know files, geometry or networks.
 """
 
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 AIR = -1000
 """HU of air; the value of everything outside the scanner's view."""
@@ -18,10 +18,9 @@ SOFT_TISSUE_WINDOW = (-160, 240)
 """Lowest and highest HU of the mediastinal display window (centre 40, width 400)."""
 
 
+@runtime_checkable
 class _Array(Protocol):
-    def clip(self, low: float, high: float) -> Self: ...
-    def __sub__(self, other: float) -> Self: ...
-    def __mul__(self, other: float) -> Self: ...
+    def clip(self, low: float, high: float, /) -> Any: ...
 
 
 A = TypeVar("A", bound=_Array)
@@ -38,4 +37,4 @@ def normalise(hu: A, clip_hu: tuple[float, float]) -> A:
         An array of the same type and shape in [-1, 1].
     """
     low, high = clip_hu
-    return (hu.clip(low, high) - low) * (2.0 / (high - low)) - 1.0
+    return cast(A, (hu.clip(low, high) - low) * (2.0 / (high - low)) - 1.0)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from jaxtyping import UInt8
@@ -70,7 +69,7 @@ class Detector:
     threshold: float
 
     @classmethod
-    def load(cls, weights: Path | None = None, *, device: str = "auto", threshold: float | None = None) -> Self:
+    def load(cls, weights: Path | None = None, *, device: str = "auto", threshold: float | None = None) -> "Detector":
         """Load the models.
 
         Args:

@@ -1,0 +1,48 @@
+"""The package is light, and its command line answers at once."""
+
+import subprocess
+import sys
+
+import pytest
+
+import carina
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_importing_carina_brings_no_torch() -> None:
+    code = "import sys, carina, carina.findings, carina.io, carina.report; sys.exit('torch' in sys.modules)"
+    assert run("-c", code).returncode == 0
+
+
+def test_help_brings_no_torch_and_names_every_command() -> None:
+    code = (
+        "import sys, contextlib\nfrom carina.cli import COMMANDS, main\n"
+        "with contextlib.suppress(SystemExit): main(['--help'])\n"
+        "assert 'torch' not in sys.modules and 'scipy' not in sys.modules\nprint(*COMMANDS)"
+    )
+    result = run("-c", code)
+    assert result.returncode == 0, result.stderr
+    *_, names = result.stdout.splitlines()
+    assert all(f" {name} " in result.stdout for name in names.split())
+
+
+def test_every_public_name_can_be_loaded() -> None:
+    assert all(getattr(carina, name) for name in carina.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nodule'"):
+        _ = carina.nodule
+
+
+def test_version() -> None:
+    result = run("-m", "carina", "--version")
+    assert result.stdout == f"carina {carina.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["detect"], ["detect", "-i"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert run("-m", "carina", *arguments).returncode == 2
