@@ -11,7 +11,7 @@ import carina
 
 # The networks are left out: TorchScript compiles their source and cannot see through the hook's wrappers.
 CHECKED = [f"carina.{part.name}" for part in pkgutil.iter_modules(carina.__path__) if part.name != "models"]
-install_import_hook(CHECKED, "beartype.beartype")
+install_import_hook(CHECKED, "runtime_types.check")
 
 DATA = Path(os.environ.get("CARINA_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from carina.errors import InputError
 from carina.findings import RESEARCH_USE, Finding, InputSummary, ModelInfo, PatientAnswer, Report
 
-numbers = st.floats(-1e4, 1e4, allow_nan=False)
+numbers = st.floats(-1e4, 1e4)
 vectors = st.tuples(numbers, numbers, numbers)
 findings = st.builds(
     Finding,
@@ -26,7 +26,9 @@ findings = st.builds(
 )
 reports = st.builds(
     Report,
-    input=st.builds(InputSummary, shape_zyx=st.tuples(*[st.integers(1, 999)] * 3), spacing_zyx_mm=vectors),
+    input=st.builds(
+        InputSummary, lung_litres=numbers, shape_zyx=st.tuples(*[st.integers(1, 999)] * 3), spacing_zyx_mm=vectors
+    ),
     findings=st.lists(findings, max_size=3).map(tuple),
     patient=st.builds(PatientAnswer, p_malignant=st.none() | st.floats(0, 1)),
     models=st.lists(st.builds(ModelInfo), max_size=2).map(tuple),
