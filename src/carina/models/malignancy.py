@@ -4,6 +4,7 @@ One logistic curve over the logarithm of the diameter, kept as a JSON card with 
 it ranks and calibrates. It is a ruler, not a network, and says so. Must not know images, reports or torch.
 """
 
+import hashlib
 import math
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -80,6 +81,11 @@ class DiameterRule(msgspec.Struct, frozen=True, tag_field="kind", tag="diameter-
             raise ValueError(f"diameter of {diameter_mm} mm; it must be a positive number")
         log_odds = self.intercept + self.slope * (math.log(diameter_mm) if self.scale == "log" else diameter_mm)
         return 0.5 * (1.0 + math.tanh(0.5 * log_odds))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the rule's content, so that reports name exactly what they used."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the rule as an indented JSON card; an existing file is replaced whole or not at all."""

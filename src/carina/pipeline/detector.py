@@ -29,6 +29,9 @@ from carina.volume import Volume
 
 Progress = Callable[[str, float], None]
 
+NEAR_LUNG_MM = 3.0
+"""Candidates lie in the lungs or this close to them: nodules on the pleura reach beyond the mask."""
+
 MOST_FINDINGS = 255
 """No report lists more: the mask holds one byte per voxel."""
 
@@ -124,7 +127,7 @@ class Detector:
         with clock.stage("group"):
             candidates, labels = group(
                 probability,
-                scan.near_lung,
+                scan.lungs.on(scan.geometry, NEAR_LUNG_MM),
                 scan.geometry,
                 threshold=self.segmenter.card.threshold,
                 min_volume_mm3=self.segmenter.card.min_volume_mm3,
@@ -193,7 +196,7 @@ class Detector:
         networks = {"segmentation": self.segmenter, "nodule": self.classifier}
         return (
             *(ModelInfo(role, n.card.name, n.card.sha256, n.runtime, n.card.summary) for role, n in networks.items()),
-            ModelInfo("malignancy", self.malignancy.name, self.malignancy.sha256, "", self.malignancy.summary),
+            ModelInfo("malignancy", "diameter-rule", self.malignancy.sha256, "", self.malignancy.summary),
         )
 
 
