@@ -1,0 +1,228 @@
+"""MetaImage, NIfTI and NRRD, in and out, through SimpleITK.
+
+ITK counts axes (x, y, z) and works in LPS; the reversal to Carina's (z, y, x) happens here and nowhere else.
+Must not know DICOM.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from carina.errors import CarinaError, GeometryError, InputError
+from carina.geometry import Geometry
+from carina.io.hu_values import check_plausible, to_hu
+from carina.io.series import SeriesInfo
+from carina.io.uid import is_uid
+from carina.volume import Format, Source, Volume
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+FORMATS: dict[str, Format] = {
+    ".mhd": "metaimage",
+    ".mha": "metaimage",
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+    ".nrrd": "nrrd",
+    ".nhdr": "nrrd",
+}
+"""Endings that are read, and the format behind each."""
+
+_ITK_NAMES = {"metaimage": "MetaImageIO", "nifti": "NiftiImageIO", "nrrd": "NrrdImageIO"}
+
+_FEWEST_SLICES = 16
+
+
+def ending_of(path: Path) -> str | None:
+    """The ending of an image file that Carina reads, None for any other file."""
+    name = path.name.lower()
+    return next((ending for ending in sorted(FORMATS, key=len, reverse=True) if name.endswith(ending)), None)
+
+
+def series_uid_of(path: Path) -> str | None:
+    """The series UID that a file is named by, as in LUNA16; None where its name is something else."""
+    stem = path.name[: -len(ending_of(path) or path.suffix) or None]
+    return stem if is_uid(stem) and stem.count(".") >= 3 else None
+
+
+def read_image(path: str | Path) -> tuple[Shaped[np.ndarray, "z y x"], Geometry]:
+    """Read a volume of any kind, a mask for example, as it is stored.
+
+    Args:
+        path: a MetaImage, NIfTI or NRRD file.
+
+    Returns:
+        The array, type as in the file, and its geometry.
+
+    Raises:
+        InputError: not such a file, cut short, not one scalar volume.
+        GeometryError: its axes are not perpendicular.
+    """
+    path = Path(path)
+    with _itk_errors(path):
+        reader = _reader(path)
+        _check_kind(path, reader)
+        image = reader.Execute()
+        array = _array_of(image)
+    return array.reshape(array.shape[-3:]), _geometry_of(path, reader)
+
+
+def read_ct_image(path: Path) -> Volume:
+    """Read a CT from a MetaImage, NIfTI or NRRD file.
+
+    Raises:
+        InputError: as ``read_image``, or the values cannot be HU, or fewer than 16 slices.
+    """
+    info = describe_image(path)
+    if not info.usable:
+        raise InputError(f"{path}: {info.verdict}")
+    array, geometry = read_image(path)
+    warnings = list(_value_warnings(array))
+    hu = to_hu(array)
+    warnings.extend(check_plausible(hu, str(path)))
+    source = Source(str(path), info.format, info.series_uid, warnings=tuple(warnings))
+    return Volume(hu, geometry, source)
+
+
+def describe_image(path: Path) -> SeriesInfo:
+    """The verdict on an image file, judged from its header."""
+    ending = ending_of(path)
+    if ending is None:
+        raise InputError(f"{path}: not an image file that Carina reads ({', '.join(FORMATS)})")
+    info = SeriesInfo(str(path), FORMATS[ending], False, "", 0, series_uid=series_uid_of(path))
+    try:
+        with _itk_errors(path):
+            reader = _reader(path)
+            _check_kind(path, reader)
+        if reader.GetPixelIDTypeAsString().startswith("8-bit"):
+            raise InputError(f"{path}: 8-bit values cannot hold HU; this looks like a mask or a picture")
+        info = info.with_geometry(_geometry_of(path, reader))
+    except CarinaError as error:
+        return _with_verdict(info, str(error).removeprefix(f"{path}: "), usable=False)
+    slices = info.shape_zyx[0] if info.shape_zyx else 0
+    if slices < _FEWEST_SLICES:
+        return _with_verdict(info, f"only {slices} slices; a chest CT needs at least {_FEWEST_SLICES}", usable=False)
+    return _with_verdict(info, f"image, {slices} slices", usable=True)
+
+
+def write_image(
+    array: Shaped[np.ndarray, "z y x"], geometry: Geometry, path: str | Path, *, compress: bool = True
+) -> None:
+    """Write a volume; the file appears only when it is complete.
+
+    Args:
+        array: numbers of any integer or floating type, or booleans (written as 0 and 1).
+        geometry: where the voxels lie.
+        path: the ending names the format: .mhd (with a .zraw or .raw beside it), .mha, .nii, .nii.gz, .nrrd.
+        compress: whether to compress, where the format leaves the choice.
+
+    Raises:
+        InputError: an unknown ending, or array and geometry disagree.
+    """
+    import SimpleITK
+
+    path = Path(path)
+    if ending_of(path) in (None, ".nhdr"):
+        raise InputError(f"{path}: cannot write this ending; use .mhd, .mha, .nii, .nii.gz or .nrrd")
+    if array.shape != geometry.shape_zyx:
+        raise InputError(f"array of shape {array.shape} does not fit geometry {geometry.shape_zyx}")
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8)
+    elif array.dtype == np.float16:
+        array = array.astype(np.float32)
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array))
+    image.SetOrigin(geometry.origin_lps)
+    image.SetSpacing(geometry.spacing_zyx_mm[::-1])
+    image.SetDirection(geometry.axes[:, ::-1].ravel().tolist())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # MetaImage names its data file inside the header, so both are written under their final names elsewhere.
+    scratch = Path(tempfile.mkdtemp(prefix=".carina-", dir=path.parent))
+    try:
+        with _itk_errors(path):
+            SimpleITK.WriteImage(image, str(scratch / path.name), useCompression=compress)
+        for written in sorted(scratch.iterdir(), key=lambda file: file.name == path.name):
+            written.replace(path.parent / written.name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _itk_errors(path: Path) -> Iterator[None]:
+    """Turn ITK's errors into one line that names the file, and keep ITK from writing to the terminal."""
+    import SimpleITK
+
+    shown = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if "rthonormal" in text:
+            raise GeometryError(
+                f"{path}: the axes of the volume are not perpendicular (gantry tilt or shear)"
+            ) from error
+        reason = " ".join(text.rpartition("ITK ERROR:")[2].split())[:200]
+        raise InputError(f"{path}: damaged, incomplete or not what its ending says ({reason})") from error
+    finally:
+        SimpleITK.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _reader(path: Path) -> "SimpleITK.ImageFileReader":
+    import SimpleITK
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    ending = ending_of(path)
+    if ending is None:
+        raise InputError(f"{path}: not an image file that Carina reads ({', '.join(FORMATS)})")
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO(_ITK_NAMES[FORMATS[ending]])
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
+
+
+def _check_kind(path: Path, reader: "SimpleITK.ImageFileReader") -> None:
+    size = reader.GetSize()
+    if reader.GetNumberOfComponents() != 1:
+        raise InputError(f"{path}: {reader.GetNumberOfComponents()} values per voxel (colour?); a CT has one")
+    if len(size) < 3 or any(extra != 1 for extra in size[3:]):
+        raise InputError(f"{path}: {len(size)}-dimensional of size {size}; a CT is one volume of three dimensions")
+
+
+def _geometry_of(path: Path, reader: "SimpleITK.ImageFileReader") -> Geometry:
+    dimension = reader.GetDimension()
+    directions = np.array(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
+    try:
+        return Geometry.from_axes(
+            reader.GetSize()[2::-1],
+            spacing_zyx_mm=reader.GetSpacing()[2::-1],
+            origin_lps=reader.GetOrigin()[:3],
+            axes=directions[:, ::-1],
+        )
+    except GeometryError as error:
+        raise GeometryError(f"{path}: {error}") from error
+
+
+def _array_of(image: Any) -> Shaped[np.ndarray, "..."]:
+    import SimpleITK
+
+    return np.asarray(SimpleITK.GetArrayFromImage(image))
+
+
+def _value_warnings(array: Shaped[np.ndarray, "z y x"]) -> tuple[str, ...]:
+    if not np.issubdtype(array.dtype, np.floating):
+        return ()
+    lost = int(array.size - np.isfinite(array).sum())
+    return (f"{lost} voxels were not finite numbers and were taken as air",) if lost else ()
+
+
+def _with_verdict(info: SeriesInfo, verdict: str, *, usable: bool) -> SeriesInfo:
+    return replace(info, verdict=verdict, usable=usable, images=info.shape_zyx[0] if info.shape_zyx else 0)

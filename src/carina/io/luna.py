@@ -1,0 +1,280 @@
+"""The LUNA16 layout: scans named by series UID in ``subset0`` to ``subset9`` and tables of positions in mm.
+
+A partial download is welcome: tables may name series whose scan is not there, and the other way round.
+LUNA16: Setio et al., Medical Image Analysis 42 (2017). Must not know voxels.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import dist, isfinite
+from pathlib import Path
+
+from carina.errors import InputError
+from carina.geometry import Vector3
+from carina.io.uid import check_uid
+
+_POSITION = ["seriesuid", "coordX", "coordY", "coordZ"]
+_ANNOTATION = [*_POSITION, "diameter_mm"]
+_CANDIDATE = [*_POSITION, "class"]
+_SCAN = ["seriesuid", "patient_id", "slice_thickness_mm", "origin"]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A nodule that readers agree on.
+
+    Attributes:
+        series_uid: the series it lies in.
+        center_lps: centre in mm.
+        diameter_mm: diameter.
+        volume_mm3: volume, where the table has it (cohorts made by Carina).
+        type: solid, part-solid, ground-glass or calcified, where the table has it.
+        label: value of this nodule in the scan's mask, where the table has it.
+    """
+
+    series_uid: str
+    center_lps: Vector3
+    diameter_mm: float
+    volume_mm3: float | None = None
+    type: str | None = None
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A position that some detector marked, and whether a nodule lies there."""
+
+    series_uid: str
+    center_lps: Vector3
+    is_nodule: bool
+
+
+@dataclass(frozen=True)
+class Malignancy:
+    """A nodule and what readers thought of it, each from 1 (surely benign) to 5 (surely malignant)."""
+
+    series_uid: str
+    center_lps: Vector3
+    diameter_mm: float
+    malignant: bool
+    ratings: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ScanRow:
+    """A row of ``scans.csv``: who was scanned and how, for splits by patient."""
+
+    series_uid: str
+    patient_id: str
+    slice_thickness_mm: float
+    origin: str
+
+
+class LunaCohort:
+    """A folder in the LUNA16 layout. Tables are read when first asked for.
+
+    Args:
+        root: the folder that holds ``subset*`` folders, or the scans themselves, and the tables.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise InputError(f"{root}: no such folder")
+
+    @cached_property
+    def scans(self) -> dict[str, Path]:
+        """Series UID to its ``.mhd`` file, in order of the UIDs; only those that are there.
+
+        Raises:
+            InputError: a scan lies there twice, or is not named by a UID.
+        """
+        found: dict[str, Path] = {}
+        for path in sorted([*self.root.glob("*.mhd"), *self.root.glob("subset*/*.mhd")]):
+            uid = check_uid(path.stem, str(path))
+            if uid in found:
+                raise InputError(f"series {uid} lies there twice: {found[uid]} and {path}; remove one")
+            found[uid] = path
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def annotations(self) -> list[Annotation]:
+        """The rows of ``annotations.csv``."""
+        return read_annotations(self._table("annotations.csv"))
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """The rows of ``candidates.csv``, or of ``candidates_V2.csv`` where that lies there."""
+        better = self.root / "candidates_V2.csv"
+        return read_candidates(better if better.is_file() else self._table("candidates.csv"))
+
+    @cached_property
+    def malignancy(self) -> list[Malignancy]:
+        """The rows of ``annotations_with_malignancy.csv``; empty where that table is not there."""
+        path = self.root / "annotations_with_malignancy.csv"
+        return read_malignancy(path) if path.is_file() else []
+
+    @cached_property
+    def scan_rows(self) -> list[ScanRow]:
+        """The rows of ``scans.csv``; empty where that table is not there."""
+        path = self.root / "scans.csv"
+        return read_scans(path) if path.is_file() else []
+
+    def mask(self, series_uid: str) -> Path | None:
+        """The mask of a scan, None where there is none."""
+        path = self.root / "masks" / f"{series_uid}.mha"
+        return path if path.is_file() else None
+
+    def _table(self, name: str) -> Path:
+        path = self.root / name
+        if not path.is_file():
+            raise InputError(f"{path}: no such table; a LUNA16 folder holds it beside the subsets")
+        return path
+
+
+def match(center_lps: Vector3, annotations: Iterable[Annotation]) -> Annotation | None:
+    """The annotation that a position belongs to: the nearest whose radius it lies within.
+
+    The tables of candidates and of annotations give the same nodule at slightly different places.
+
+    Args:
+        center_lps: position in mm.
+        annotations: those of the same series.
+    """
+    hits = [one for one in annotations if dist(one.center_lps, center_lps) <= one.diameter_mm / 2]
+    return min(hits, key=lambda one: dist(one.center_lps, center_lps), default=None)
+
+
+def read_annotations(path: str | Path) -> list[Annotation]:
+    """Read ``annotations.csv``; ours may add volume_mm3, type and label, other columns are passed over.
+
+    Raises:
+        InputError: the table or a row of it cannot be understood; the message names the line.
+    """
+    return [
+        Annotation(
+            *_position(row, where),
+            diameter_mm=_number(row, "diameter_mm", where),
+            volume_mm3=_number(row, "volume_mm3", where) if row.get("volume_mm3") else None,
+            type=row.get("type") or None,
+            label=int(_number(row, "label", where)) if row.get("label") else None,
+        )
+        for row, where in _rows(Path(path), _ANNOTATION)
+    ]
+
+
+def read_candidates(path: str | Path) -> list[Candidate]:
+    """Read ``candidates.csv``.
+
+    Raises:
+        InputError: as ``read_annotations``.
+    """
+    rows = []
+    for row, where in _rows(Path(path), _CANDIDATE):
+        if row["class"] not in ("0", "1"):
+            raise InputError(f"{where}: class {row['class']!r} is neither 0 nor 1")
+        rows.append(Candidate(*_position(row, where), is_nodule=row["class"] == "1"))
+    return rows
+
+
+def read_malignancy(path: str | Path) -> list[Malignancy]:
+    """Read ``annotations_with_malignancy.csv``.
+
+    Raises:
+        InputError: as ``read_annotations``.
+    """
+    rows = []
+    for row, where in _rows(Path(path), [*_ANNOTATION, "mal_bool", "mal_details"]):
+        ratings = row["mal_details"].strip("[] ").replace(",", " ").split()
+        if row["mal_bool"] not in ("True", "False") or not all(rating in "12345" for rating in ratings):
+            raise InputError(f"{where}: expected mal_bool True or False and mal_details as [1 to 5, ...]")
+        diameter_mm = _number(row, "diameter_mm", where)
+        malignant = row["mal_bool"] == "True"
+        rows.append(Malignancy(*_position(row, where), diameter_mm, malignant, tuple(map(int, ratings))))
+    return rows
+
+
+def read_scans(path: str | Path) -> list[ScanRow]:
+    """Read ``scans.csv``.
+
+    Raises:
+        InputError: as ``read_annotations``.
+    """
+    return [
+        ScanRow(
+            check_uid(row["seriesuid"], where),
+            row["patient_id"],
+            _number(row, "slice_thickness_mm", where),
+            row["origin"],
+        )
+        for row, where in _rows(Path(path), _SCAN)
+    ]
+
+
+def write_annotations(path: str | Path, annotations: Iterable[Annotation]) -> None:
+    """Write ``annotations.csv`` with our columns behind LUNA16's."""
+    _write(
+        Path(path),
+        [*_ANNOTATION, "volume_mm3", "type", "label"],
+        ((a.series_uid, *a.center_lps, a.diameter_mm, a.volume_mm3, a.type, a.label) for a in annotations),
+    )
+
+
+def write_candidates(path: str | Path, candidates: Iterable[Candidate]) -> None:
+    """Write ``candidates.csv``."""
+    _write(Path(path), _CANDIDATE, ((c.series_uid, *c.center_lps, int(c.is_nodule)) for c in candidates))
+
+
+def write_scans(path: str | Path, scans: Iterable[ScanRow]) -> None:
+    """Write ``scans.csv``."""
+    _write(Path(path), _SCAN, ((s.series_uid, s.patient_id, s.slice_thickness_mm, s.origin) for s in scans))
+
+
+def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    with draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for row in rows:
+            writer.writerow([f"{x:.6f}".rstrip("0").rstrip(".") if isinstance(x, float) else x for x in row])
+    draft.replace(path)
+
+
+def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[dict[str, str], str]]:
+    """Rows of a table with their place, blanks at the ends of names and values taken off."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            names = [name.strip() for name in next(reader, [])]
+            if missing := [name for name in needed if name not in names]:
+                raise InputError(f"{path}: no column {', '.join(missing)}; found {', '.join(names) or 'nothing'}")
+            for values in reader:
+                where = f"{path}, line {reader.line_num}"
+                if not values:
+                    continue
+                if len(values) != len(names):
+                    raise InputError(f"{where}: {len(values)} values for {len(names)} columns")
+                yield dict(zip(names, (value.strip() for value in values), strict=True)), where
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table ({error})") from error
+
+
+def _position(row: dict[str, str], where: str) -> tuple[str, Vector3]:
+    center = (_number(row, "coordX", where), _number(row, "coordY", where), _number(row, "coordZ", where))
+    return check_uid(row["seriesuid"], where), center
+
+
+def _number(row: dict[str, str], name: str, where: str) -> float:
+    try:
+        number = float(row[name])
+    except ValueError:
+        number = float("nan")
+    if not isfinite(number):
+        raise InputError(f"{where}: {name} {row[name]!r} is not a finite number")
+    return number
