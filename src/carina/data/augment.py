@@ -6,7 +6,7 @@ crops and parameters and gives the same result on CPU and CUDA within rounding. 
 mirrored or transposed are not resampled at all. What a scanner does follows in the order of physics: thicker slices,
 the reconstruction kernel, noise, calibration.
 
-Must not know scans, files, networks or losses.
+Must not know scans, networks or losses.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -18,12 +18,10 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional
 
+from carina.data.store import IGNORE
 from carina.errors import UsageError
 from carina.geometry import Shape3, Vector3
 from carina.hu import AIR
-
-IGNORE = 255
-"""Label of voxels that neither train nor score; what lies outside a crop gets it."""
 
 FIELD_SHAPE = (96, 160, 160)
 """Shape of the fields that noise is read from; larger for larger crops."""
@@ -71,7 +69,7 @@ class AugmentSettings:
     @classmethod
     def off(cls) -> Self:
         """Settings under which every crop stays as it is."""
-        return cls(**{f.name: False if f.type in (bool, "bool") else 0.0 for f in fields(cls)})
+        return cls(False, False, *[0.0] * (len(fields(cls)) - 2))
 
     def __post_init__(self) -> None:
         for f in fields(self):
