@@ -129,6 +129,12 @@ def froc_curve(matches: Matches) -> Curve:
     )
 
 
+def average_sensitivity(matches: Matches, rates: tuple[float, ...] = LUNA_RATES) -> float:
+    """Mean sensitivity at ``rates`` false positives per scan; LUNA16's score with the default rates."""
+    curve = froc_curve(matches)
+    return float(_read_off(curve.false_per_scan, curve.sensitivity, rates).mean())
+
+
 def resampled_sensitivity(
     matches: Matches, rates: tuple[float, ...], bootstraps: int, seed: int
 ) -> Float64[np.ndarray, "bootstraps rates"]:

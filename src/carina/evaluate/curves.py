@@ -1,0 +1,310 @@
+"""How good probabilities are: ROC, precision and recall, calibration, confusion tables, overlap of masks.
+
+Functions of plain arrays. Must not know files, nodules or networks.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64, Shaped
+from scipy.special import expit, logit
+from scipy.stats import norm, rankdata
+
+from carina.errors import InputError
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Roc:
+    """Receiver operating characteristic.
+
+    Attributes:
+        false_positive_rate: at each threshold, from the strictest (0) to the loosest (1).
+        true_positive_rate: likewise.
+        auc: area under the curve: probability that a positive scores above a negative, ties counting half.
+        auc_interval: its interval by ``auc_interval`` (DeLong).
+        n: cases.
+        n_positive: positive cases.
+    """
+
+    false_positive_rate: Float64[np.ndarray, " points"]
+    true_positive_rate: Float64[np.ndarray, " points"]
+    auc: float
+    auc_interval: Interval
+    n: int
+    n_positive: int
+
+
+@dataclass(frozen=True, eq=False)
+class PrecisionRecall:
+    """Precision against recall, from the strictest threshold to the loosest; equal scores form one point.
+
+    Attributes:
+        recall: fraction of the positives at or above each threshold.
+        precision: fraction of positives among the cases at or above it.
+        average_precision: precision averaged over the steps of recall, without interpolation.
+    """
+
+    recall: Float64[np.ndarray, " points"]
+    precision: Float64[np.ndarray, " points"]
+    average_precision: float
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Whether probabilities mean what they say. One entry per equal-width bin of [0, 1] that holds cases.
+
+    Attributes:
+        mean_probability: mean probability in the bin.
+        fraction: fraction of positives in the bin.
+        fraction_interval: its 95 % Wilson interval.
+        count: cases in the bin.
+        expected_error: |mean_probability - fraction| averaged over cases (ECE).
+        brier: mean squared difference of probability and outcome.
+        log_loss: mean negative log-likelihood, in nats.
+    """
+
+    mean_probability: Float64[np.ndarray, " bins"]
+    fraction: Float64[np.ndarray, " bins"]
+    fraction_interval: tuple[Interval, ...]
+    count: Int64[np.ndarray, " bins"]
+    expected_error: float
+    brier: float
+    log_loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """Counts of cases by truth (rows) and by what was said (columns).
+
+    Attributes:
+        truth: name of each row.
+        said: name of each column.
+        counts: cases.
+    """
+
+    truth: tuple[str, ...]
+    said: tuple[str, ...]
+    counts: Int64[np.ndarray, "truth said"]
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the cases on the diagonal; NaN without cases."""
+        return _ratio(float(np.trace(self.counts)), float(self.counts.sum()))
+
+    def recall(self, name: str) -> float:
+        """Fraction of the cases of a class that are called so (its accuracy by class); NaN without cases."""
+        return _ratio(self._correct(name), float(self.counts[self.truth.index(name)].sum()))
+
+    def precision(self, name: str) -> float:
+        """Fraction of the cases called ``name`` that are; NaN where none is called so."""
+        return _ratio(self._correct(name), float(self.counts[:, self.said.index(name)].sum()))
+
+    def f1(self, name: str) -> float:
+        """Harmonic mean of precision and recall: 2 TP / (2 TP + FP + FN)."""
+        row, column = self.truth.index(name), self.said.index(name)
+        return _ratio(2 * self._correct(name), float(self.counts[row].sum() + self.counts[:, column].sum()))
+
+    def _correct(self, name: str) -> float:
+        return float(self.counts[self.truth.index(name), self.said.index(name)])
+
+
+def roc(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -> Roc:
+    """ROC curve, its area and the area's interval.
+
+    Args:
+        positive: the truth.
+        score: higher means more likely positive.
+
+    Raises:
+        InputError: only one class is present, or a score is not finite.
+    """
+    _check(positive, score)
+    true, false = _counts_from_the_top(positive, score)
+    n_positive = int(positive.sum())
+    return Roc(
+        false_positive_rate=false / (len(positive) - n_positive),
+        true_positive_rate=true / n_positive,
+        auc=auc(positive, score),
+        auc_interval=auc_interval(positive, score),
+        n=len(positive),
+        n_positive=n_positive,
+    )
+
+
+def auc(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -> float:
+    """Area under the ROC curve, by ranks (Mann-Whitney); both classes must be present."""
+    n_positive = int(positive.sum())
+    ranks = cast("Float64[np.ndarray, ' n']", rankdata(score))
+    wins = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(wins / (n_positive * (len(positive) - n_positive)))
+
+
+def auc_interval(
+    positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"], confidence: float = 0.95
+) -> Interval:
+    """Interval of the area under the ROC curve, for independent cases.
+
+    DeLong's variance (DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988; ranks as Sun and Xu, 2014) on the
+    logit scale, which keeps the interval inside (0, 1). With perfect separation that variance is 0 and would claim
+    certainty: then the interval is the exact binomial one for as many independent right pairs as the smaller class
+    has cases.
+    """
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    area = auc(positive, score)
+    alpha = 1.0 - confidence
+    if area in (0.0, 1.0):
+        bound = (alpha / 2) ** (1.0 / min(n_positive, n_negative))
+        return (bound, 1.0) if area == 1.0 else (0.0, 1.0 - bound)
+    ranks = rankdata(score)
+    above = (ranks[positive] - rankdata(score[positive])) / n_negative
+    below = 1.0 - (ranks[~positive] - rankdata(score[~positive])) / n_positive
+    variance = _variance_of_mean(above) + _variance_of_mean(below)
+    half = float(norm.ppf(1 - alpha / 2)) * np.sqrt(variance) / (area * (1 - area))
+    return float(expit(logit(area) - half)), float(expit(logit(area) + half))
+
+
+def clustered_auc_interval(
+    positive: Bool[np.ndarray, " n"],
+    score: Float64[np.ndarray, " n"],
+    group: Int64[np.ndarray, " n"],
+    *,
+    bootstraps: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Interval of the area under the ROC curve when cases of one group (patient, scan) are alike.
+
+    Percentiles over resamples of whole groups; resamples that lack a class are left out.
+
+    Args:
+        positive: the truth.
+        score: higher means more likely positive.
+        group: number of the group of each case, 0 to groups - 1.
+        bootstraps: resamples.
+        confidence: probability that the interval is meant to cover.
+        seed: of the resamples.
+    """
+    generator = np.random.default_rng(seed)
+    n_groups = int(group.max()) + 1
+    areas = []
+    for _ in range(bootstraps):
+        weight = np.bincount(generator.integers(n_groups, size=n_groups), minlength=n_groups)[group]
+        cases = np.repeat(np.arange(len(positive)), weight)
+        if 0 < positive[cases].sum() < len(cases):
+            areas.append(auc(positive[cases], score[cases]))
+    if not areas:
+        return float("nan"), float("nan")
+    low, high = np.quantile(areas, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def precision_recall(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -> PrecisionRecall:
+    """Precision and recall at every threshold.
+
+    Raises:
+        InputError: only one class is present, or a score is not finite.
+    """
+    _check(positive, score)
+    true, false = _counts_from_the_top(positive, score)
+    recall = true[1:] / true[-1]
+    precision = true[1:] / (true[1:] + false[1:])
+    return PrecisionRecall(recall, precision, float(np.sum(np.diff(recall, prepend=0.0) * precision)))
+
+
+def calibration(
+    positive: Bool[np.ndarray, " n"], probability: Float64[np.ndarray, " n"], bins: int = 10
+) -> Calibration:
+    """Compare probabilities with how often they come true.
+
+    Args:
+        positive: the truth.
+        probability: in [0, 1].
+        bins: equal-width bins of [0, 1]; 1.0 belongs to the last.
+
+    Raises:
+        InputError: no cases, or a probability outside [0, 1].
+    """
+    if not len(positive) or not ((probability >= 0) & (probability <= 1)).all():
+        raise InputError("calibration needs at least one case and probabilities in [0, 1]")
+    member = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    count = np.bincount(member, minlength=bins)
+    filled = count > 0
+    said = np.bincount(member, probability, bins)[filled] / count[filled]
+    came = np.bincount(member, positive, bins)[filled] / count[filled]
+    clipped = np.clip(probability, 1e-12, 1 - 1e-12)
+    return Calibration(
+        mean_probability=said,
+        fraction=came,
+        fraction_interval=tuple(wilson_interval(f * n, int(n)) for f, n in zip(came, count[filled], strict=True)),
+        count=count[filled],
+        expected_error=float(np.sum(np.abs(said - came) * count[filled]) / len(positive)),
+        brier=float(np.mean((probability - positive) ** 2)),
+        log_loss=float(-np.mean(np.where(positive, np.log(clipped), np.log1p(-clipped)))),
+    )
+
+
+def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's interval of a fraction of ``n`` cases; (0, 1) without cases."""
+    if n == 0:
+        return 0.0, 1.0
+    z = float(norm.ppf((1 + confidence) / 2))
+    fraction = successes / n
+    center = (fraction + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * np.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, float(center - half)), min(1.0, float(center + half))
+
+
+def confusion(
+    truth: Int64[np.ndarray, " n"],
+    said: Int64[np.ndarray, " n"],
+    truth_names: tuple[str, ...],
+    said_names: tuple[str, ...] | None = None,
+) -> Confusion:
+    """Count cases by truth and by what was said.
+
+    Args:
+        truth: number of the true class of each case.
+        said: number of the class each case was given.
+        truth_names: names of the true classes.
+        said_names: names of the classes that can be given; default: the same.
+    """
+    said_names = truth_names if said_names is None else said_names
+    shape = len(truth_names), len(said_names)
+    counts = np.bincount(truth * shape[1] + said, minlength=shape[0] * shape[1]).reshape(shape)
+    return Confusion(truth_names, said_names, counts)
+
+
+def dice(prediction: Shaped[np.ndarray, "*shape"], truth: Shaped[np.ndarray, "*shape"]) -> float:
+    """Dice coefficient of two masks (what is not 0 belongs to it); 1 where both are empty."""
+    both = int(np.count_nonzero((prediction != 0) & (truth != 0)))
+    total = int(np.count_nonzero(prediction)) + int(np.count_nonzero(truth))
+    return 2 * both / total if total else 1.0
+
+
+def _counts_from_the_top(
+    positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " points"], Int64[np.ndarray, " points"]]:
+    """Positives and negatives at or above each distinct score, from the highest down; the first entry is (0, 0)."""
+    levels, member = np.unique(-score, return_inverse=True)
+    true = np.bincount(member[positive], minlength=len(levels))
+    false = np.bincount(member[~positive], minlength=len(levels))
+    return np.append(0, np.cumsum(true)), np.append(0, np.cumsum(false))
+
+
+def _check(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -> None:
+    if not 0 < int(positive.sum()) < len(positive):
+        raise InputError(f"{int(positive.sum())} positives among {len(positive)} cases; both classes are needed")
+    if not np.isfinite(score).all():
+        raise InputError("a score is not finite")
+
+
+def _variance_of_mean(values: Float64[np.ndarray, " n"]) -> float:
+    # A class of one case has no spread of its own; its part of the variance is bounded by a coin's.
+    return float(np.var(values, ddof=1) / len(values)) if len(values) > 1 else 0.25
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")

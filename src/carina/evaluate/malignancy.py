@@ -1,0 +1,248 @@
+"""How far a ruler gets: malignancy from the diameter alone, as baseline for networks and as the rule that ships.
+
+Works on LUNA16's table of nodules with the readers' malignancy. Must not know images or networks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from carina.errors import InputError
+from carina.evaluate.curves import Calibration, Interval, Roc, calibration, clustered_auc_interval, roc
+from carina.evaluate.tables import POSITION, numbers, read_columns
+from carina.models.malignancy import DiameterRule, RuleEvidence, Scale
+
+LUNA_LICENCE = "LUNA16, CC BY 4.0"
+
+
+@dataclass(frozen=True, eq=False)
+class MalignancyTable:
+    """Nodules with an outcome.
+
+    Attributes:
+        series_uid: scan of each nodule.
+        center_lps: centre of each nodule in mm.
+        diameter_mm: its diameter.
+        malignant: whether the table calls it malignant.
+    """
+
+    series_uid: tuple[str, ...]
+    center_lps: Float64[np.ndarray, "n 3"]
+    diameter_mm: Float64[np.ndarray, " n"]
+    malignant: Bool[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.series_uid)
+
+    def of_series(self, series: Sequence[str]) -> "MalignancyTable":
+        """The nodules of these scans, in the table's order."""
+        wanted = set(series)
+        keep = np.array([uid in wanted for uid in self.series_uid], bool)
+        return MalignancyTable(
+            tuple(uid for uid, kept in zip(self.series_uid, keep, strict=True) if kept),
+            self.center_lps[keep],
+            self.diameter_mm[keep],
+            self.malignant[keep],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SizeBaseline:
+    """What the diameter alone achieves on some scans.
+
+    Attributes:
+        n_scans: scans, with and without nodules.
+        n_nodules: nodules in them.
+        n_malignant: how many the table calls malignant.
+        roc: with the diameter as score; its interval (DeLong) takes nodules as independent.
+        auc_interval_by_scan: interval over resamples of whole scans.
+    """
+
+    n_scans: int
+    n_nodules: int
+    n_malignant: int
+    roc: Roc
+    auc_interval_by_scan: Interval
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """A form of the rule, judged on folds of patients that its fit did not see.
+
+    Attributes:
+        scale: form of the rule.
+        probability: out-of-fold probability of each nodule.
+        roc: of these probabilities.
+        auc_interval_by_patient: interval over resamples of whole patients.
+        calibration: of these probabilities.
+    """
+
+    scale: Scale
+    probability: Float64[np.ndarray, " n"]
+    roc: Roc
+    auc_interval_by_patient: Interval
+    calibration: Calibration
+
+
+def read_malignancy(path: Path) -> MalignancyTable:
+    """Read LUNA16's table with malignancy (seriesuid, coordX, coordY, coordZ, diameter_mm, mal_bool).
+
+    Raises:
+        InputError: not such a table, or an outcome that is neither True nor False.
+    """
+    columns = read_columns(path, ["seriesuid", *POSITION, "diameter_mm", "mal_bool"])
+    outcomes = [text.lower() for text in columns["mal_bool"]]
+    for row, text in enumerate(outcomes, 2):
+        if text not in ("true", "false", "1", "0"):
+            raise InputError(f"{path}, row {row}: mal_bool is {text!r}, expected True or False")
+    diameter_mm = numbers(columns, "diameter_mm", path)
+    if not (diameter_mm > 0).all():
+        row = int(np.flatnonzero(diameter_mm <= 0)[0]) + 2
+        raise InputError(f"{path}, row {row}: diameter_mm must be above 0")
+    return MalignancyTable(
+        tuple(columns["seriesuid"]),
+        np.stack([numbers(columns, axis, path) for axis in POSITION], axis=1),
+        diameter_mm,
+        np.array([text in ("true", "1") for text in outcomes], bool),
+    )
+
+
+def every_nth(series: Sequence[str], n: int = 10) -> list[str]:
+    """Every n-th series in sorted order, beginning with the first: the textbook's validation split for n = 10."""
+    return sorted(series)[::n]
+
+
+def size_baseline(table: MalignancyTable, series: Sequence[str], *, seed: int = 0) -> SizeBaseline:
+    """Rank the nodules of these scans by their diameter.
+
+    Raises:
+        InputError: the scans hold not both benign and malignant nodules.
+    """
+    nodules = table.of_series(series)
+    return SizeBaseline(
+        n_scans=len(set(series)),
+        n_nodules=len(nodules),
+        n_malignant=int(nodules.malignant.sum()),
+        roc=roc(nodules.malignant, nodules.diameter_mm),
+        auc_interval_by_scan=clustered_auc_interval(
+            nodules.malignant, nodules.diameter_mm, _numbered(nodules.series_uid), seed=seed
+        ),
+    )
+
+
+def held_out(
+    table: MalignancyTable,
+    scale: Scale,
+    *,
+    patients: Mapping[str, str] | None = None,
+    folds: int = 10,
+    seed: int = 0,
+) -> HeldOut:
+    """Judge one form of the rule by cross-validation over patients.
+
+    Args:
+        table: nodules with outcome.
+        scale: form of the rule.
+        patients: patient of a series; a series that is not named counts as a patient of its own.
+        folds: parts that the patients are dealt into.
+        seed: of the deal.
+
+    Raises:
+        InputError: fewer patients than folds, or a class is missing.
+    """
+    patient = _numbered([(patients or {}).get(uid, uid) for uid in table.series_uid])
+    n_patients = int(patient.max()) + 1 if len(patient) else 0
+    if n_patients < folds:
+        raise InputError(f"{n_patients} patients cannot be dealt into {folds} folds")
+    fold = (np.random.default_rng(seed).permutation(n_patients) % folds)[patient]
+    probability = np.zeros(len(table))
+    for part in range(folds):
+        seen = fold != part
+        intercept, slope = _fit(_scaled(table.diameter_mm[seen], scale), table.malignant[seen])
+        probability[~seen] = expit(intercept + slope * _scaled(table.diameter_mm[~seen], scale))
+    return HeldOut(
+        scale=scale,
+        probability=probability,
+        roc=roc(table.malignant, probability),
+        auc_interval_by_patient=clustered_auc_interval(table.malignant, probability, patient, seed=seed),
+        calibration=calibration(table.malignant, probability),
+    )
+
+
+def fit_diameter_rule(
+    table: MalignancyTable,
+    *,
+    exclude_series: Sequence[str] = (),
+    patients: Mapping[str, str] | None = None,
+    scale: Scale | None = None,
+    data: str = "annotations_with_malignancy.csv",
+    licence: str = LUNA_LICENCE,
+) -> DiameterRule:
+    """Fit the rule on every nodule outside ``exclude_series``, by maximum likelihood.
+
+    Args:
+        table: nodules with outcome.
+        exclude_series: scans that must take no part, such as those kept for tests.
+        patients: patient of a series, for the cross-validation behind the quoted figures.
+        scale: form of the rule; None takes the one with the lower held-out log-loss.
+        data: name of the table for the card.
+        licence: its licence for the card.
+
+    Raises:
+        InputError: too few patients, a class is missing, or malignancy does not grow with size.
+    """
+    used = table.of_series(sorted(set(table.series_uid) - set(exclude_series)))
+    scales: tuple[Scale, ...] = ("log", "linear") if scale is None else (scale,)
+    judged = [held_out(used, form, patients=patients) for form in scales]
+    best = min(judged, key=lambda form: form.calibration.log_loss)
+    intercept, slope = _fit(_scaled(used.diameter_mm, best.scale), used.malignant)
+    evidence = RuleEvidence(
+        data=data,
+        licence=licence,
+        excluded_series=tuple(sorted(exclude_series)),
+        n=len(used),
+        n_malignant=int(used.malignant.sum()),
+        auc=best.roc.auc,
+        auc_interval=best.auc_interval_by_patient,
+        calibration_error=best.calibration.expected_error,
+        brier=best.calibration.brier,
+        method="figures from 10-fold cross-validation over patients, interval by bootstrap over patients; "
+        "coefficients from all nodules by maximum likelihood",
+    )
+    return DiameterRule(intercept=intercept, slope=slope, scale=best.scale, evidence=evidence)
+
+
+def _fit(size: Float64[np.ndarray, " n"], malignant: Bool[np.ndarray, " n"]) -> tuple[float, float]:
+    """Intercept and slope of a logistic curve by maximum likelihood.
+
+    A penalty far below the data's weight (1e-6 of a squared unit) keeps the answer finite under perfect separation.
+    """
+    if not 0 < int(malignant.sum()) < len(malignant):
+        raise InputError("benign and malignant nodules are both needed for a fit")
+    # Centred and scaled, the two coefficients are nearly uncorrelated and the solver needs a few steps only.
+    mean, deviation = float(size.mean()), float(size.std()) or 1.0
+    design = np.stack([np.ones_like(size), (size - mean) / deviation], axis=1)
+
+    def loss(coefficients: Float64[np.ndarray, "2"]) -> tuple[float, Float64[np.ndarray, "2"]]:
+        log_odds = design @ coefficients
+        value = np.mean(np.logaddexp(0.0, log_odds) - malignant * log_odds) + 1e-6 * coefficients @ coefficients
+        return float(value), design.T @ (expit(log_odds) - malignant) / len(size) + 2e-6 * coefficients
+
+    solution = minimize(loss, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-9}).x
+    slope = float(solution[1] / deviation)
+    if slope <= 0:
+        raise InputError("in this table malignancy does not grow with the diameter; a rule of size makes no sense")
+    return float(solution[0] - solution[1] * mean / deviation), slope
+
+
+def _scaled(diameter_mm: Float64[np.ndarray, " n"], scale: Scale) -> Float64[np.ndarray, " n"]:
+    return np.log(diameter_mm) if scale == "log" else diameter_mm
+
+
+def _numbered(names: Sequence[str]) -> Int64[np.ndarray, " n"]:
+    return np.unique(np.array(names, dtype=str), return_inverse=True)[1].astype(np.int64)
