@@ -23,10 +23,14 @@ _LITRES = GRID_MM**3 / 1e6
 
 _TISSUE_HU, _AIR_HU, _GAS_HU = -350.0, -400.0, -960.0
 _GAS_FRACTION = 0.75
-_CLOSING_MM = 10.0
+_CLOSING_MM = 15.0
+_LUMEN_HU = -920.0
+_WIDEST_AIRWAY_CM2, _SHORTEST_AIRWAY_MM, _AIRWAYS_FROM_MIDLINE_MM = 8.0, 30.0, 40.0
 _SMALLEST_PART_LITRES = 0.15
 _SMALLEST_PART_OF_LARGEST = 0.1
-_LOWEST_LITRES, _HIGHEST_LITRES, _LOWEST_HEIGHT_MM = 1.0, 12.0, 100.0
+_LOWEST_LITRES, _HIGHEST_LITRES = 1.0, 12.0
+_LOWEST_HEIGHT_MM, _LOWEST_CUT_HEIGHT_MM = 100.0, 150.0
+_LARGEST_VIEW_MM = 2500.0
 _IN_PLANE = np.array([[[0, 0, 0]] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0, 0, 0]] * 3], bool)
 
 Mask = Bool[np.ndarray, "z y x"]
@@ -87,11 +91,17 @@ def find_lungs(volume: Volume) -> LungMask:
         NoLungsError: nothing in the scan looks like lungs, or only a part of them is in view.
     """
     grid = analysis_grid(volume.geometry, (GRID_MM, GRID_MM, GRID_MM))
+    if max(grid.shape_zyx) * GRID_MM > _LARGEST_VIEW_MM:
+        spacing = ", ".join(f"{mm:.4g}" for mm in volume.geometry.spacing_zyx_mm)
+        raise NoLungsError(
+            f"no lungs found: with voxels of {spacing} mm (z, y, x) the scan is {max(grid.shape_zyx) * GRID_MM:.0f} mm "
+            f"long, expected at most {_LARGEST_VIEW_MM:.0f} mm; check the spacing in the file"
+        )
     hu = resample(volume, grid).clip(-1024, 400).astype(np.float32)
     ndimage.gaussian_filter(hu, 0.75, output=hu, truncate=2.7)
     air = _open((hu < _AIR_HU) & _body(hu > _TISSUE_HU))
     lungs = _lung_like(air, hu)
-    lungs &= ~_airways(lungs, hu)
+    lungs = _lung_like(lungs & ~_airways(lungs, hu), hu)
     lungs = _close_each_side(lungs)
     _require_plausible(lungs)
     return LungMask(lungs, grid, float(np.count_nonzero(lungs)) * _LITRES)
@@ -101,7 +111,10 @@ def _body(tissue: Mask) -> Mask:
     """In every axial slice the largest piece of tissue with all that it encloses."""
     labels, n = ndimage.label(_open(tissue), _IN_PLANE)
     if n == 0:
-        raise NoLungsError(f"no lungs found: nothing denser than {_TISSUE_HU:.0f} HU in view; is this a CT in HU?")
+        raise NoLungsError(
+            f"no lungs found: nothing denser than {_TISSUE_HU:.0f} HU in view, not even a body; "
+            "check that the file holds HU"
+        )
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     size = sizes[labels]
@@ -115,9 +128,9 @@ def _cut_outline(body: Mask) -> Mask:
     It is set between the outermost body voxels of an edge that runs mostly through the body.
     """
     ring = np.pad(np.zeros_like(body), ((0, 0), (1, 1), (1, 1)))
-    edges = ((ring[:, 0, 1:-1], body[:, 0]), (ring[:, -1, 1:-1], body[:, -1]))
-    edges += ((ring[:, 1:-1, 0], body[:, :, 0]), (ring[:, 1:-1, -1], body[:, :, -1]))
-    for line, edge in edges:
+    front_and_back = [(ring[:, 0, 1:-1], body[:, 0]), (ring[:, -1, 1:-1], body[:, -1])]
+    sides = [(ring[:, 1:-1, 0], body[:, :, 0]), (ring[:, 1:-1, -1], body[:, :, -1])]
+    for line, edge in front_and_back + sides:
         between = np.logical_or.accumulate(edge, 1) & np.logical_or.accumulate(edge[:, ::-1], 1)[:, ::-1]
         touched, length = edge.sum(1), between.sum(1)
         cut = (touched > 0.1 * edge.shape[1]) & (touched >= 0.6 * length)
@@ -163,17 +176,17 @@ def _airways(lungs: Mask, hu: Field) -> Mask:
 
     They are small, darker than lung, near the midline, and follow each other over several centimetres.
     """
-    labels, n = ndimage.label(lungs, _IN_PLANE)
-    area_cm2 = np.bincount(labels.ravel(), minlength=n + 1) * (GRID_MM / 10) ** 2
-    area_cm2[0] = np.inf
-    mean_hu = np.bincount(labels.ravel(), hu.ravel(), minlength=n + 1) / np.maximum(area_cm2 / (GRID_MM / 10) ** 2, 1)
-    pieces = ((area_cm2 < 8.0) & (mean_hu < -880.0))[labels]
-    side = _midline(lungs)
-    reach = int(40 / GRID_MM)
-    pieces[:, :, : max(side - reach, 0)] = pieces[:, :, side + reach :] = False
-    chains, _ = ndimage.label(pieces, np.ones((3, 3, 3)))
-    tall = [box is not None and (box[0].stop - box[0].start) * GRID_MM >= 30 for box in ndimage.find_objects(chains)]
-    return np.array([False, *tall])[chains]
+    labels, _ = ndimage.label(lungs, _IN_PLANE)
+    voxels = np.bincount(labels.ravel())
+    lumen = np.bincount(labels.ravel(), hu.ravel() < _LUMEN_HU)
+    pieces = (voxels * (GRID_MM / 10) ** 2 < _WIDEST_AIRWAY_CM2) & (lumen > 0.05 * voxels)
+    pieces[0] = False
+    tubes = pieces[labels]
+    middle, reach = _midline(lungs), int(_AIRWAYS_FROM_MIDLINE_MM / GRID_MM)
+    tubes[:, :, : max(middle - reach, 0)] = tubes[:, :, middle + reach :] = False
+    chains, _ = ndimage.label(tubes, np.ones((3, 3, 3)))
+    heights = [(box[0].stop - box[0].start) * GRID_MM for box in ndimage.find_objects(chains)]
+    return np.array([False, *(height >= _SHORTEST_AIRWAY_MM for height in heights)])[chains]
 
 
 def _midline(lungs: Mask) -> int:
@@ -186,7 +199,7 @@ def _midline(lungs: Mask) -> int:
 
 
 def _close_each_side(lungs: Mask) -> Mask:
-    """Close with a ball of 10 mm and fill holes, each side apart so that the mediastinum is not bridged."""
+    """Close with a ball of 15 mm and fill holes, each side apart so that the mediastinum is not bridged."""
     reach = int(_CLOSING_MM / GRID_MM)
     middle = _midline(lungs)
     closed = np.zeros_like(lungs)
@@ -203,15 +216,19 @@ def _close_each_side(lungs: Mask) -> Mask:
 
 
 def _require_plausible(lungs: Mask) -> None:
-    """Refuse what is too small, too low or too large to be the lungs of one person in full."""
+    """Refuse what is too small or too low for the lungs of one person, or only their lower or upper part."""
     area = np.count_nonzero(lungs, axis=(1, 2))
     litres, height_mm = area.sum() * _LITRES, len(np.trim_zeros(area)) * GRID_MM
-    if _LOWEST_LITRES <= litres <= _HIGHEST_LITRES and height_mm >= _LOWEST_HEIGHT_MM:
+    ends = (("feet", area[:3].max()), ("head", area[-3:].max()))
+    cut = " and ".join(end for end, cut_area in ends if cut_area > 0.5 * area.max())
+    lowest_mm = _LOWEST_CUT_HEIGHT_MM if cut else _LOWEST_HEIGHT_MM
+    if _LOWEST_LITRES <= litres <= _HIGHEST_LITRES and height_mm >= lowest_mm:
         return
     raise NoLungsError(
-        f"no lungs found: air like lung fills {litres:.2f} l over a height of {height_mm:.0f} mm; "
-        f"expected {_LOWEST_LITRES:.0f} to {_HIGHEST_LITRES:.0f} l over at least {_LOWEST_HEIGHT_MM:.0f} mm "
-        "(is it a CT of the whole chest?)"
+        f"no lungs found: what looks like lung fills {litres:.2f} l over a height of {height_mm:.0f} mm"
+        + (f" and runs out of the view towards the {cut}" if cut else "")
+        + f"; expected {_LOWEST_LITRES:.0f} to {_HIGHEST_LITRES:.0f} l over at least {lowest_mm:.0f} mm. "
+        "Give a CT of the whole chest"
     )
 
 

@@ -102,8 +102,8 @@ def _taps(n_source: int, n_target: int, start: float, step: float) -> _Taps:
     return _Taps(inside, low, high, (position - low).astype(np.float32))
 
 
-def _mix(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    mixed = np.subtract(second, first, dtype=np.float32)
+def _mix(first: np.ndarray, second: np.ndarray, weight: np.ndarray | np.float32) -> np.ndarray:
+    mixed: np.ndarray = np.subtract(second, first, dtype=np.float32)
     mixed *= weight
     mixed += first
     return mixed
@@ -144,7 +144,7 @@ def _oblique(array: np.ndarray, step: np.ndarray, target: Geometry, fill: float)
         if inside.any():
             shape = (1, *plane.shape)
             sampled = ndimage.affine_transform(
-                array, step[:3, :3], start, shape, np.float32, order=1, mode="nearest", prefilter=False
+                array, step[:3, :3], start, shape, output=np.dtype(np.float32), order=1, mode="nearest"
             )
             np.copyto(plane, sampled[0], where=inside)
         yield plane
