@@ -1,1 +1,10 @@
-"""."""
+"""Training: one loop for every task, with its losses, metrics, checkpoints and logs.
+
+Must not know CT, files of data, or any particular network: a task brings them.
+"""
+
+from carina.learn.batches import Batches
+from carina.learn.engine import FitResult, Task, fit
+from carina.learn.settings import FitSettings
+
+__all__ = ["Batches", "FitResult", "FitSettings", "Task", "fit"]

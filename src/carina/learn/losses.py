@@ -1,0 +1,80 @@
+"""Losses for masks and classes. All take logits and return one number; none knows files or tasks."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+_EPSILON = 1.0
+
+
+def dice_loss(
+    probability: Float[Tensor, "b *space"], truth: Float[Tensor, "b *space"], weight: Float[Tensor, "b *space"]
+) -> Float[Tensor, " b"]:
+    """One minus the soft Dice coefficient of each sample (Milletari et al., arXiv:1606.04797).
+
+    Args:
+        probability: in [0, 1].
+        truth: 0 or 1.
+        weight: of each voxel; 0 leaves it out.
+
+    Returns:
+        In [0, 1]; an empty truth with an empty answer gives 0.
+    """
+    together = (weight * probability * truth).flatten(1).sum(1)
+    apart = (weight * (probability + truth)).flatten(1).sum(1)
+    return 1 - (2 * together + _EPSILON) / (apart + _EPSILON)
+
+
+def missed_dice_loss(
+    logits: Float[Tensor, "b *space"],
+    truth: Float[Tensor, "b *space"],
+    weight: Float[Tensor, "b *space"],
+    *,
+    missed: float = 8.0,
+) -> Float[Tensor, ""]:
+    """Soft Dice with extra weight on missed voxels.
+
+    The extra term is the Dice loss of the answer inside the truth, which false positives do not touch.
+
+    Args:
+        logits: of the mask.
+        truth: 0 or 1.
+        weight: of each voxel; 0 leaves it out.
+        missed: weight of the extra term.
+    """
+    probability = logits.float().sigmoid()
+    whole = dice_loss(probability, truth, weight).mean()
+    inside = dice_loss(probability * truth, truth, weight).mean()
+    return whole + missed * inside
+
+
+def marking_loss(
+    logits: Float[Tensor, "b *space"],
+    truth: Float[Tensor, "b *space"],
+    weight: Float[Tensor, "b *space"],
+    *,
+    hardest: float = 0.004,
+) -> Float[Tensor, ""]:
+    """Mark rare small things: Dice where there is something, every positive voxel, and the hardest negative ones.
+
+    The sum of three means: the Dice loss over samples with positives; the cross entropy over positive voxels; the
+    cross entropy over the ``hardest`` fraction of negative voxels, which is all that matters where almost all voxels
+    are easy.
+
+    Args:
+        logits: of the mask.
+        truth: 0 or 1.
+        weight: of each voxel, e.g. more for small nodules, little outside the lungs, 0 to ignore.
+        hardest: fraction of all voxels that are kept as negatives.
+    """
+    logits = logits.float()
+    entropy = weight * functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    # Sizes stay fixed and nothing is indexed by a mask, so that a graphics card need not wait for counts.
+    present = (truth * weight).flatten(1).amax(1) > 0
+    dice = dice_loss(logits.sigmoid(), truth, (weight > 0).to(weight) * weight.clamp(max=1.0))
+    dice = (dice * present).sum() / present.sum().clamp(min=1)
+    positives = (entropy * truth).sum() / (weight * truth).sum().clamp(min=1e-6)
+    kept = max(1, int(hardest * truth.numel()))
+    negatives = torch.topk((entropy * (1 - truth)).flatten(), kept, sorted=False).values.mean()
+    return dice + positives + negatives

@@ -1,0 +1,68 @@
+"""Training by several processes, started by ``torchrun``: who am I, and how do we add up.
+
+Must not know models or data. One process is the ordinary case and costs nothing.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together.
+
+    Attributes:
+        rank: its number, from 0.
+        count: how many there are.
+        device: where it computes.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """The sum of everybody's tensor."""
+        return self._together(tensor, dist.ReduceOp.SUM)
+
+    def largest(self, value: float) -> float:
+        """The largest of everybody's values, so that all take the same decision."""
+        return float(self._together(torch.tensor(value, dtype=torch.float64), dist.ReduceOp.MAX))
+
+    def _together(self, tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+        if self.count == 1:
+            return tensor
+        shared = tensor.to(self.device, copy=True)
+        dist.all_reduce(shared, operation)
+        return shared.to(tensor.device)
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[Processes]:
+    """Join the others that ``torchrun`` started (it says so in the environment); alone, do nothing.
+
+    Args:
+        device: "cpu", "cuda", ...; among several processes "cuda" becomes the card of this one.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes(0, 1, torch.device(device))
+        return
+    here = torch.device(device)
+    if here.type == "cuda":
+        here = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(here)
+    mine = not dist.is_initialized()
+    if mine:
+        dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), here)
+    finally:
+        if mine:
+            dist.destroy_process_group()

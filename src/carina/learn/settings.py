@@ -1,0 +1,57 @@
+"""How to train, in one value. Must not know what is trained."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from carina.learn.schedule import Schedule
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the data at most.
+        minutes: time budget; training ends when it is used up, and the schedule follows the clock.
+        optimizer: "sgd", "adam" or "adamw".
+        lr: learning rate at its highest.
+        momentum: of SGD.
+        weight_decay: as torch's optimizers define it.
+        schedule: "constant", "cosine" (from ``lr`` to 0) or "one-cycle" (slow start, ``lr``, almost 0).
+        warmup: fraction of the training in which the learning rate rises linearly.
+        clip_norm: longest gradient; longer ones are shortened. None: any length.
+        accumulate: micro-batches per step of the optimizer, together over all processes.
+        precision: "fp32", or mixed precision with "bf16" or "fp16".
+        ema: decay of the moving average of the weights that is validated and kept, 0.99 say. None: no average.
+        patience: epochs without a better monitor after which training stops. None: never.
+        seed: of the loop's own randomness (dropout); the task's data has the same seed by convention.
+        device: where to train; under ``torchrun`` "cuda" becomes this process's card.
+        channels_last: keep 4-D weights and activations with their channels last, faster for convolutions.
+        validate_every: epochs between two looks at the validation data; the last one is always validated.
+        prefetch: batches made ahead in threads; 0 makes each when it is needed.
+    """
+
+    epochs: int = 10
+    minutes: float | None = None
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    lr: float = 1e-3
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: Schedule = "constant"
+    warmup: float = 0.0
+    clip_norm: float | None = None
+    accumulate: int = 1
+    precision: Precision = "fp32"
+    ema: float | None = None
+    patience: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    channels_last: bool = False
+    validate_every: int = 1
+    prefetch: int = 0
+
+
+MAY_CHANGE = {"epochs", "minutes", "patience", "device", "prefetch"}
+"""Settings that may differ when a run is resumed; the others would make it another run."""
