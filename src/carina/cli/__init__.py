@@ -16,6 +16,8 @@ from carina.errors import CarinaError, UsageError
 from carina.findings import RESEARCH_USE
 
 COMMANDS = {
+    "phantom": "carina.cli.phantom:Phantom",
+    "synthesize": "carina.cli.synthesize:Synthesize",
     "info": "carina.cli.info:Info",
     "atlas": "carina.cli.atlas:Atlas",
     "detect": "carina.cli.detect:Detect",

@@ -1,0 +1,124 @@
+"""``carina phantom``: synthetic chest CTs with exact truth, as a cohort in the LUNA16 layout or as DICOM series."""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass
+class Phantom:
+    """Make synthetic chest CTs with exact truth."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder of the cohort; scans that are there already are kept and not made again."""
+
+    scans: int = 1
+    """How many to make."""
+
+    seed: int = 0
+    """The same seed gives the same cohort, and a longer one begins with the shorter."""
+
+    nodules: int | None = None
+    """Nodules in each scan; 0 to 6 are drawn where not given."""
+
+    empty: float = 0.0
+    """Share of the scans that hold no nodule for certain, 0 to 1."""
+
+    slice_mm: float | None = None
+    """Slice thickness in mm; 1 to 5 are drawn where not given."""
+
+    pixel_mm: float | None = None
+    """Pixel size in mm; 0.75 to 1 are drawn where not given."""
+
+    kernel: Literal["soft", "sharp"] | None = None
+    """Reconstruction kernel; drawn where not given."""
+
+    dicom: bool = False
+    """Write DICOM series under dicom/SERIES instead of MetaImage; masks and tables as ever."""
+
+    jobs: int = 1
+    """Scans that are made at the same time, each by its own process."""
+
+    def run(self) -> int:
+        """Make the scans and say where they lie."""
+        from tqdm import tqdm
+
+        from carina.data.cohort import recover
+        from carina.data.phantom import phantom_uid
+        from carina.errors import UsageError
+
+        if self.scans < 1 or self.jobs < 1 or not 0 <= self.empty <= 1 or (self.nodules or 0) < 0:
+            raise UsageError("--scans and --jobs count from 1, --nodules from 0, --empty is a share from 0 to 1")
+        for name, size in (("--slice-mm", self.slice_mm), ("--pixel-mm", self.pixel_mm)):
+            if size is not None and not 0.3 <= size <= 10:
+                raise UsageError(f"{name} {size:g} is not a size in mm from 0.3 to 10")
+        done = recover(self.output)
+        seeds = scan_seeds(self.seed, self.scans)
+        empty = empty_scans(self.seed, self.scans, self.empty)
+        todo = [
+            (self, seed, 0 if lacks else self.nodules)
+            for seed, lacks in zip(seeds, empty, strict=True)
+            if phantom_uid(seed) not in done
+        ]
+        for _ in tqdm(self._make(todo), total=len(todo), unit="scan", disable=None):
+            pass
+        print(f"{self.scans} scans in {self.output} ({self.scans - len(todo)} were there already)")
+        return 0
+
+    def _make(self, todo: "list[tuple[Phantom, int, int | None]]") -> Iterator[None]:
+        if self.jobs == 1:
+            yield from map(_make_one, todo)
+            return
+        with ProcessPoolExecutor(self.jobs) as pool:
+            tasks = [pool.submit(_make_one, item) for item in todo]
+            try:
+                for task in as_completed(tasks):
+                    yield task.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def scan_seeds(seed: int, n: int) -> list[int]:
+    """Seeds of the first ``n`` scans of a cohort."""
+    import numpy as np
+
+    return [int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] >> 1) for i in range(n)]
+
+
+def empty_scans(seed: int, n: int, share: float) -> list[bool]:
+    """Which of the first ``n`` scans hold no nodule for certain: the given share of any run of scans, to one scan."""
+    import numpy as np
+
+    start = float(np.random.default_rng(seed).random())
+    return [int(start + (i + 1) * share) > int(start + i * share) for i in range(n)]
+
+
+def _make_one(item: tuple[Phantom, int, int | None]) -> None:
+    from carina.data.cohort import write_scan
+    from carina.data.phantom import make_phantom
+    from carina.io.luna import Annotation
+
+    command, seed, nodules = item
+    phantom = make_phantom(
+        seed,
+        nodules=nodules,
+        pixel_mm=command.pixel_mm,
+        slice_thickness_mm=command.slice_mm,
+        kernel=command.kernel,
+    )
+    uid = phantom.volume.source.case_id
+    write_scan(
+        command.output,
+        phantom.volume,
+        phantom.label,
+        [Annotation(uid, n.center_lps, n.diameter_mm, n.volume_mm3, n.type, n.label) for n in phantom.nodules],
+        phantom.negatives,
+        patient_id=f"phantom-{seed}",
+        origin="phantom",
+        dicom=command.dicom,
+    )
