@@ -21,6 +21,7 @@ COMMANDS = {
     "info": "carina.cli.info:Info",
     "atlas": "carina.cli.atlas:Atlas",
     "detect": "carina.cli.detect:Detect",
+    "evaluate": "carina.cli.evaluate:Evaluate",
     "demo": "carina.cli.demo:Demo",
 }
 """Command name to ``module:dataclass``; the first line of the dataclass's docstring is its help."""

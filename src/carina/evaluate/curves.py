@@ -1,13 +1,14 @@
-"""How good probabilities are: ROC, precision and recall, calibration, confusion tables, overlap of masks.
+"""How good probabilities are: ROC, precision against recall, calibration, and intervals of each.
 
 Functions of plain arrays. Must not know files, nodules or networks.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
@@ -73,42 +74,6 @@ class Calibration:
     expected_error: float
     brier: float
     log_loss: float
-
-
-@dataclass(frozen=True, eq=False)
-class Confusion:
-    """Counts of cases by truth (rows) and by what was said (columns).
-
-    Attributes:
-        truth: name of each row.
-        said: name of each column.
-        counts: cases.
-    """
-
-    truth: tuple[str, ...]
-    said: tuple[str, ...]
-    counts: Int64[np.ndarray, "truth said"]
-
-    @property
-    def accuracy(self) -> float:
-        """Fraction of the cases on the diagonal; NaN without cases."""
-        return _ratio(float(np.trace(self.counts)), float(self.counts.sum()))
-
-    def recall(self, name: str) -> float:
-        """Fraction of the cases of a class that are called so (its accuracy by class); NaN without cases."""
-        return _ratio(self._correct(name), float(self.counts[self.truth.index(name)].sum()))
-
-    def precision(self, name: str) -> float:
-        """Fraction of the cases called ``name`` that are; NaN where none is called so."""
-        return _ratio(self._correct(name), float(self.counts[:, self.said.index(name)].sum()))
-
-    def f1(self, name: str) -> float:
-        """Harmonic mean of precision and recall: 2 TP / (2 TP + FP + FN)."""
-        row, column = self.truth.index(name), self.said.index(name)
-        return _ratio(2 * self._correct(name), float(self.counts[row].sum() + self.counts[:, column].sum()))
-
-    def _correct(self, name: str) -> float:
-        return float(self.counts[self.truth.index(name), self.said.index(name)])
 
 
 def roc(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -> Roc:
@@ -187,18 +152,32 @@ def clustered_auc_interval(
         confidence: probability that the interval is meant to cover.
         seed: of the resamples.
     """
-    generator = np.random.default_rng(seed)
-    n_groups = int(group.max()) + 1
-    areas = []
-    for _ in range(bootstraps):
-        weight = np.bincount(generator.integers(n_groups, size=n_groups), minlength=n_groups)[group]
-        cases = np.repeat(np.arange(len(positive)), weight)
-        if 0 < positive[cases].sum() < len(cases):
-            areas.append(auc(positive[cases], score[cases]))
+    areas = [
+        auc(positive[cases], score[cases])
+        for cases in resampled_groups(group, bootstraps, seed)
+        if 0 < positive[cases].sum() < len(cases)
+    ]
     if not areas:
         return float("nan"), float("nan")
     low, high = np.quantile(areas, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def resampled_groups(
+    group: Int64[np.ndarray, " n"], bootstraps: int, seed: int
+) -> Iterator[Int64[np.ndarray, " cases"]]:
+    """Indices of cases, for resamples of whole groups drawn with replacement.
+
+    Args:
+        group: number of the group of each case, 0 to groups - 1.
+        bootstraps: resamples.
+        seed: of the draws.
+    """
+    generator = np.random.default_rng(seed)
+    n_groups = int(group.max()) + 1
+    for _ in range(bootstraps):
+        drawn = np.bincount(generator.integers(n_groups, size=n_groups), minlength=n_groups)
+        yield np.repeat(np.arange(len(group)), drawn[group])
 
 
 def precision_recall(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -> PrecisionRecall:
@@ -257,31 +236,16 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Inter
     return max(0.0, float(center - half)), min(1.0, float(center + half))
 
 
-def confusion(
-    truth: Int64[np.ndarray, " n"],
-    said: Int64[np.ndarray, " n"],
-    truth_names: tuple[str, ...],
-    said_names: tuple[str, ...] | None = None,
-) -> Confusion:
-    """Count cases by truth and by what was said.
+def corners(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " kept"]:
+    """Indices of the points where a curve turns, with both ends; the rest lie on lines between them.
 
-    Args:
-        truth: number of the true class of each case.
-        said: number of the class each case was given.
-        truth_names: names of the true classes.
-        said_names: names of the classes that can be given; default: the same.
+    No two neighbouring points may be the same.
     """
-    said_names = truth_names if said_names is None else said_names
-    shape = len(truth_names), len(said_names)
-    counts = np.bincount(truth * shape[1] + said, minlength=shape[0] * shape[1]).reshape(shape)
-    return Confusion(truth_names, said_names, counts)
-
-
-def dice(prediction: Shaped[np.ndarray, "*shape"], truth: Shaped[np.ndarray, "*shape"]) -> float:
-    """Dice coefficient of two masks (what is not 0 belongs to it); 1 where both are empty."""
-    both = int(np.count_nonzero((prediction != 0) & (truth != 0)))
-    total = int(np.count_nonzero(prediction)) + int(np.count_nonzero(truth))
-    return 2 * both / total if total else 1.0
+    if len(x) < 3:
+        return np.arange(len(x))
+    step_x, step_y = np.diff(x), np.diff(y)
+    turns = np.abs(step_x[1:] * step_y[:-1] - step_x[:-1] * step_y[1:]) > 1e-15
+    return np.concatenate([[0], np.flatnonzero(turns) + 1, [len(x) - 1]])
 
 
 def _counts_from_the_top(
@@ -304,7 +268,3 @@ def _check(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -
 def _variance_of_mean(values: Float64[np.ndarray, " n"]) -> float:
     # A class of one case has no spread of its own; its part of the variance is bounded by a coin's.
     return float(np.var(values, ddof=1) / len(values)) if len(values) > 1 else 0.25
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")

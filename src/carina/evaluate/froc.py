@@ -43,6 +43,7 @@ class Froc:
         rates: false positives per scan at which the curve was read.
         sensitivity: sensitivity at each of them.
         sensitivity_interval: its interval at each of them.
+        threshold: lowest score at which no more false positives than the rate are let in.
         average: mean of ``sensitivity``; LUNA16's score (CPM).
         average_interval: its interval.
         confidence: probability that the intervals are meant to cover.
@@ -60,6 +61,7 @@ class Froc:
     rates: tuple[float, ...]
     sensitivity: tuple[float, ...]
     sensitivity_interval: tuple[Interval, ...]
+    threshold: tuple[float, ...]
     average: float
     average_interval: Interval
     confidence: float
@@ -104,6 +106,7 @@ def froc(
         rates=rates,
         sensitivity=tuple(sensitivity.tolist()),
         sensitivity_interval=tuple(interval(column, confidence) for column in resampled.T),
+        threshold=tuple(curve.threshold[np.searchsorted(curve.false_per_scan, rates, side="right") - 1].tolist()),
         average=float(sensitivity.mean()),
         average_interval=interval(resampled.mean(axis=1), confidence),
         confidence=confidence,

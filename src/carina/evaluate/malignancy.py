@@ -13,7 +13,14 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from carina.errors import InputError
-from carina.evaluate.curves import Calibration, Interval, Roc, calibration, clustered_auc_interval, roc
+from carina.evaluate.curves import (
+    Calibration,
+    Roc,
+    calibration,
+    clustered_auc_interval,
+    roc,
+)
+from carina.evaluate.froc import Interval
 from carina.evaluate.tables import POSITION, numbers, read_columns
 from carina.models.malignancy import DiameterRule, RuleEvidence, Scale
 
@@ -49,25 +56,6 @@ class MalignancyTable:
             self.diameter_mm[keep],
             self.malignant[keep],
         )
-
-
-@dataclass(frozen=True, eq=False)
-class SizeBaseline:
-    """What the diameter alone achieves on some scans.
-
-    Attributes:
-        n_scans: scans, with and without nodules.
-        n_nodules: nodules in them.
-        n_malignant: how many the table calls malignant.
-        roc: with the diameter as score; its interval (DeLong) takes nodules as independent.
-        auc_interval_by_scan: interval over resamples of whole scans.
-    """
-
-    n_scans: int
-    n_nodules: int
-    n_malignant: int
-    roc: Roc
-    auc_interval_by_scan: Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,29 +100,6 @@ def read_malignancy(path: Path) -> MalignancyTable:
     )
 
 
-def every_nth(series: Sequence[str], n: int = 10) -> list[str]:
-    """Every n-th series in sorted order, beginning with the first: the textbook's validation split for n = 10."""
-    return sorted(series)[::n]
-
-
-def size_baseline(table: MalignancyTable, series: Sequence[str], *, seed: int = 0) -> SizeBaseline:
-    """Rank the nodules of these scans by their diameter.
-
-    Raises:
-        InputError: the scans hold not both benign and malignant nodules.
-    """
-    nodules = table.of_series(series)
-    return SizeBaseline(
-        n_scans=len(set(series)),
-        n_nodules=len(nodules),
-        n_malignant=int(nodules.malignant.sum()),
-        roc=roc(nodules.malignant, nodules.diameter_mm),
-        auc_interval_by_scan=clustered_auc_interval(
-            nodules.malignant, nodules.diameter_mm, _numbered(nodules.series_uid), seed=seed
-        ),
-    )
-
-
 def held_out(
     table: MalignancyTable,
     scale: Scale,
@@ -155,7 +120,7 @@ def held_out(
     Raises:
         InputError: fewer patients than folds, or a class is missing.
     """
-    patient = _numbered([(patients or {}).get(uid, uid) for uid in table.series_uid])
+    patient = number_groups([(patients or {}).get(uid, uid) for uid in table.series_uid])
     n_patients = int(patient.max()) + 1 if len(patient) else 0
     if n_patients < folds:
         raise InputError(f"{n_patients} patients cannot be dealt into {folds} folds")
@@ -213,6 +178,7 @@ def fit_diameter_rule(
         brier=best.calibration.brier,
         method="figures from 10-fold cross-validation over patients, interval by bootstrap over patients; "
         "coefficients from all nodules by maximum likelihood",
+        series_uids=tuple(sorted(set(used.series_uid))),
     )
     return DiameterRule(intercept=intercept, slope=slope, scale=best.scale, evidence=evidence)
 
@@ -244,5 +210,6 @@ def _scaled(diameter_mm: Float64[np.ndarray, " n"], scale: Scale) -> Float64[np.
     return np.log(diameter_mm) if scale == "log" else diameter_mm
 
 
-def _numbered(names: Sequence[str]) -> Int64[np.ndarray, " n"]:
+def number_groups(names: Sequence[str]) -> Int64[np.ndarray, " n"]:
+    """Number of the group of each case, 0 to groups - 1, from the groups' names."""
     return np.unique(np.array(names, dtype=str), return_inverse=True)[1].astype(np.int64)

@@ -7,8 +7,6 @@ import math
 from dataclasses import dataclass
 from html import escape
 
-import numpy as np
-
 from carina.findings import RESEARCH_USE
 
 WIDTH, HEIGHT = 460, 340
@@ -75,8 +73,8 @@ body { margin: 0; background: var(--page); color: var(--ink);
 main { max-width: 1000px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 16px; margin: 0 0 10px; }
 .soft { color: var(--soft); }
-.sheet { background: var(--sheet); border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; margin: 18px 0;
-  overflow-x: auto; }
+.sheet { background: var(--sheet); border: 1px solid var(--line); border-radius: 10px;
+  padding: 18px 20px; margin: 18px 0; overflow-x: auto; }
 .plots { display: flex; flex-wrap: wrap; gap: 18px; } .plots .sheet { margin: 0; flex: 1 1 440px; }
 table { border-collapse: collapse; } th, td { padding: 4px 14px 4px 0; text-align: right; }
 th:first-child, td:first-child { text-align: left; } tr + tr > * { border-top: 1px solid var(--line); }
@@ -97,7 +95,8 @@ def render_page(title: str, notes: tuple[str, ...], tables: tuple[Table, ...], p
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>"
-        f'<h1>{escape(title)}</h1><p class="soft">Carina. {escape(RESEARCH_USE)}</p>{"".join(parts)}</main></body></html>\n'
+        f'<h1>{escape(title)}</h1><p class="soft">Carina. {escape(RESEARCH_USE)}</p>'
+        f"{''.join(parts)}</main></body></html>\n"
     )
 
 
@@ -132,16 +131,6 @@ def draw(plot: Plot) -> str:
         )
     name = escape(f"{plot.title}: {plot.y_label} against {plot.x_label}")
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{"".join(pieces)}</svg>'
-
-
-def corners(x: np.ndarray, y: np.ndarray) -> tuple[tuple[float, float], ...]:
-    """The points of a curve without those on a straight line between their neighbours; the drawing is the same."""
-    if len(x) > 2:
-        step_x, step_y = np.diff(x), np.diff(y)
-        turns = np.abs(step_x[1:] * step_y[:-1] - step_x[:-1] * step_y[1:]) > 1e-15
-        keep = np.concatenate([[True], turns, [True]])
-        x, y = x[keep], y[keep]
-    return tuple(zip(x.tolist(), y.tolist(), strict=True))
 
 
 def _draw_line(plot: Plot, line: Line, color: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from carina.errors import InputError
-from carina.evaluate.curves import Confusion, confusion
+from carina.evaluate.confusion import Confusion, confusion
 from carina.evaluate.malignancy import MalignancyTable
 from carina.findings import Report
 

@@ -6,8 +6,8 @@ tens of milliseconds. Must not know how the rows are matched or scored.
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,10 @@ class Detections:
     center_lps: Float64[np.ndarray, "n 3"]
     score: Float64[np.ndarray, " n"]
     scans: frozenset[str]
+
+    def with_scans(self, scans: Set[str]) -> "Detections":
+        """The same marks, known to come from these scans too."""
+        return replace(self, scans=self.scans | frozenset(scans))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,20 +127,17 @@ def read_detections(path: Path) -> Detections:
     Raises:
         InputError: nothing to read, or a table that is not of that form.
     """
-    if not path.is_dir():
-        return _read_detection_table(path)
-    files = sorted(path.rglob("findings.csv"))
-    if not files:
-        raise InputError(f"{path}: no findings.csv in this folder or below it; expected output of `carina detect`")
-    tables = [_read_detection_table(file) for file in files]
-    reports = [Report.from_json(file.read_bytes()) for file in sorted(path.rglob("report.json"))]
-    looked_at = {report.input.series_uid or report.case_id for report in reports}
-    return Detections(
-        tuple(uid for table in tables for uid in table.series_uid),
-        np.concatenate([table.center_lps for table in tables]),
-        np.concatenate([table.score for table in tables]),
-        frozenset(looked_at.union(*(table.scans for table in tables))),
-    )
+    return _read_detections(path, ())[0]
+
+
+def read_detections_with(path: Path, column: str) -> tuple[Detections, Float64[np.ndarray, " n"]]:
+    """Read marks as ``read_detections`` does, and one more column of numbers.
+
+    Raises:
+        InputError: as there, or the column is missing.
+    """
+    detections, (values,) = _read_detections(path, (column,))
+    return detections, values
 
 
 def read_nodules(path: Path) -> Nodules:
@@ -175,11 +176,21 @@ def read_series(path: Path) -> list[str]:
     return names
 
 
-def _read_detection_table(path: Path) -> Detections:
-    columns = read_columns(path, ["seriesuid", *POSITION, "probability"])
-    uids = tuple(columns["seriesuid"])
-    center_lps = np.stack([numbers(columns, axis, path) for axis in POSITION], axis=1)
-    return Detections(uids, center_lps, numbers(columns, "probability", path), frozenset(uids))
+def _read_detections(path: Path, extra: tuple[str, ...]) -> tuple[Detections, tuple[Float64[np.ndarray, " n"], ...]]:
+    files = sorted(path.rglob("findings.csv")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path}: no findings.csv in this folder or below it; expected output of `carina detect`")
+    reports = [Report.from_json(file.read_bytes()) for file in sorted(path.rglob("report.json"))]
+    uids: list[str] = []
+    blocks: list[Float64[np.ndarray, "columns n"]] = []
+    for file in files:
+        names = (*POSITION, "probability", *extra)
+        columns = read_columns(file, ["seriesuid", *names])
+        uids += columns["seriesuid"]
+        blocks.append(np.stack([numbers(columns, name, file) for name in names]))
+    table = np.concatenate(blocks, axis=1)
+    looked_at = {report.input.series_uid or report.case_id for report in reports}
+    return Detections(tuple(uids), table[:3].T, table[3], frozenset({*uids, *looked_at})), tuple(table[4:])
 
 
 def _number(text: str) -> float:

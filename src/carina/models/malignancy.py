@@ -35,6 +35,7 @@ class RuleEvidence(msgspec.Struct, frozen=True):
         calibration_error: expected calibration error over ten equal-width bins, out of fold.
         brier: mean squared difference of probability and outcome, out of fold.
         method: how the figures were obtained, in words.
+        series_uids: every series whose nodules took part, so that leaks into a test can be found.
     """
 
     data: str
@@ -47,6 +48,7 @@ class RuleEvidence(msgspec.Struct, frozen=True):
     calibration_error: float
     brier: float
     method: str
+    series_uids: tuple[str, ...] = ()
 
 
 class DiameterRule(msgspec.Struct, frozen=True, tag_field="kind", tag="diameter-rule"):
