@@ -113,8 +113,8 @@ def looks_like_dicom(path: Path) -> bool:
     """
     with path.open("rb") as file:
         start = file.read(132)
-    bare = start[:4] in (b"\x08\0\0\0", b"\x08\0\x01\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x02\0\0\0")
-    return start[128:] == b"DICM" or (bare and len(start) == 132)
+    bare = len(start) == 132 and start[0] in (2, 8) and start[1] == 0 and start[2] < 0x20 and start[3] == 0
+    return start[128:] == b"DICM" or bare
 
 
 def read_instance(path: Path) -> Instance:

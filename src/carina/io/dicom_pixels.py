@@ -23,6 +23,7 @@ from carina.errors import InputError
 from carina.hu import AIR
 from carina.io.dicom_header import Slice
 from carina.io.hu_values import to_hu
+from carina.io.native_stderr import caught_stderr
 
 _END_MARKED = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
 _END_OF_IMAGE = b"\xff\xd9"
@@ -71,10 +72,19 @@ def _decode(path: Path) -> tuple[Integer[np.ndarray, "*frames y x"], tuple[int, 
         _complete_meta(dataset)
         if "PixelData" not in dataset:
             raise InputError("it holds no pixel data, or ends within it")
-        _check_ends(dataset)
+        if dataset.file_meta.TransferSyntaxUID in _END_MARKED:
+            _check_ends(dataset)
+            with caught_stderr() as remarks:
+                stored = dataset.pixel_array
+            # The decoder says it only there, and returns made-up voxels all the same.
+            if corrupt := [line for line in remarks if "orrupt" in line or "marker" in line]:
+                raise InputError(corrupt[0])
+            return stored, _padding(dataset)
         return dataset.pixel_array, _padding(dataset)
     except Exception as error:  # decoders meet damaged bytes with exceptions of many types
-        words = " ".join(str(error).split())[:300] or type(error).__name__
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        if "by all available plugins: gdcm" in words:
+            words = "the decoder finds the compressed image damaged"
         raise InputError(f"{path}: the pixel data cannot be decoded ({words}); fetch the file again") from error
 
 
@@ -87,8 +97,6 @@ def _complete_meta(dataset: Dataset) -> None:
 
 def _check_ends(dataset: Dataset) -> None:
     """Refuse a compressed frame without its end marker: decoders fill what is missing with made-up values."""
-    if dataset.file_meta.TransferSyntaxUID not in _END_MARKED:
-        return
     frames = int(dataset.get("NumberOfFrames") or 1)
     for number, frame in enumerate(generate_frames(dataset.PixelData, number_of_frames=frames)):
         if _END_OF_IMAGE not in frame[-16:]:

@@ -4,6 +4,7 @@ ITK counts axes (x, y, z) and works in LPS; the reversal to Carina's (z, y, x) h
 Must not know DICOM.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from jaxtyping import Shaped
 from carina.errors import CarinaError, GeometryError, InputError
 from carina.geometry import Geometry
 from carina.io.hu_values import check_plausible, to_hu
+from carina.io.native_stderr import caught_stderr
+from carina.io.nifti_length import check_nifti_length
 from carina.io.series import SeriesInfo
 from carina.io.uid import is_uid
 from carina.volume import Format, Source, Volume
@@ -69,6 +72,8 @@ def read_image(path: str | Path) -> tuple[Shaped[np.ndarray, "z y x"], Geometry]
     with _itk_errors(path):
         reader = _reader(path)
         _check_kind(path, reader)
+        if FORMATS[ending_of(path) or ""] == "nifti":
+            check_nifti_length(path)
         image = reader.Execute()
         array = _array_of(image)
     return array.reshape(array.shape[-3:]), _geometry_of(path, reader)
@@ -84,7 +89,7 @@ def read_ct_image(path: Path) -> Volume:
     if not info.usable:
         raise InputError(f"{path}: {info.verdict}")
     array, geometry = read_image(path)
-    warnings = list(_value_warnings(array))
+    warnings = [*_unplaced(path), *_value_warnings(array)]
     hu = to_hu(array)
     warnings.extend(check_plausible(hu, str(path)))
     source = Source(str(path), info.format, info.series_uid, warnings=tuple(warnings))
@@ -93,6 +98,8 @@ def read_ct_image(path: Path) -> Volume:
 
 def describe_image(path: Path) -> SeriesInfo:
     """The verdict on an image file, judged from its header."""
+    import SimpleITK
+
     ending = ending_of(path)
     if ending is None:
         raise InputError(f"{path}: not an image file that Carina reads ({', '.join(FORMATS)})")
@@ -101,7 +108,7 @@ def describe_image(path: Path) -> SeriesInfo:
         with _itk_errors(path):
             reader = _reader(path)
             _check_kind(path, reader)
-        if reader.GetPixelIDTypeAsString().startswith("8-bit"):
+        if SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()).startswith("8-bit"):
             raise InputError(f"{path}: 8-bit values cannot hold HU; this looks like a mask or a picture")
         info = info.with_geometry(_geometry_of(path, reader))
     except CarinaError as error:
@@ -160,15 +167,19 @@ def _itk_errors(path: Path) -> Iterator[None]:
 
     shown = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    said: list[str] = []
     try:
-        yield
+        with caught_stderr() as said:
+            yield
     except RuntimeError as error:
         text = str(error)
         if "rthonormal" in text:
             raise GeometryError(
                 f"{path}: the axes of the volume are not perpendicular (gantry tilt or shear)"
             ) from error
-        reason = " ".join(text.rpartition("ITK ERROR:")[2].split())[:200]
+        # MetaImage tells the reason on standard error only; the exception says "Success".
+        reason = "; ".join(line for line in said if line) or text.rpartition("ITK ERROR:")[2]
+        reason = " ".join(re.sub(r"\w+IO\(0x[0-9a-f]+\): ", "", reason).split())[:200]
         raise InputError(f"{path}: damaged, incomplete or not what its ending says ({reason})") from error
     finally:
         SimpleITK.ProcessObject.SetGlobalWarningDisplay(shown)
@@ -215,6 +226,16 @@ def _array_of(image: Any) -> Shaped[np.ndarray, "..."]:
     import SimpleITK
 
     return np.asarray(SimpleITK.GetArrayFromImage(image))
+
+
+def _unplaced(path: Path) -> tuple[str, ...]:
+    """A warning if a NIfTI file carries no position: both its sform and its qform are marked unknown."""
+    with _itk_errors(path):
+        reader = _reader(path)
+    codes = [reader.GetMetaData(key) for key in ("sform_code", "qform_code") if reader.HasMetaDataKey(key)]
+    if codes and all(code.strip() in ("0", "NIFTI_XFORM_UNKNOWN") for code in codes):
+        return ("the file does not say where its voxels lie in the patient; positions in mm count from its corner",)
+    return ()
 
 
 def _value_warnings(array: Shaped[np.ndarray, "z y x"]) -> tuple[str, ...]:
