@@ -20,6 +20,7 @@ COMMANDS = {
     "synthesize": "carina.cli.synthesize:Synthesize",
     "info": "carina.cli.info:Info",
     "atlas": "carina.cli.atlas:Atlas",
+    "prepare": "carina.cli.prepare:Prepare",
     "detect": "carina.cli.detect:Detect",
     "evaluate": "carina.cli.evaluate:Evaluate",
     "demo": "carina.cli.demo:Demo",
