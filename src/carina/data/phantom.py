@@ -10,14 +10,14 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
-from scipy import ndimage
+from jaxtyping import Bool, Float, UInt8
 
-from carina.data.phantom_anatomy import CELL_MM, FAT_HU, Anatomy, grow_anatomy
-from carina.data.phantom_lung import LungTrees, grow_lung_trees, touches
+from carina.data.phantom_anatomy import Anatomy, grow_anatomy
+from carina.data.phantom_lung import LungTrees, grow_lung_trees, sample, touches
 from carina.data.phantom_nodules import Form, NoduleType, Place
 from carina.data.phantom_place import Placed, place_lookalikes, place_nodules
-from carina.data.phantom_scanner import Detector, Kernel, Protocol, Upsampler, draw_protocol
+from carina.data.phantom_render import Contents, scan
+from carina.data.phantom_scanner import Kernel, Protocol, draw_protocol
 from carina.data.phantom_trees import draw_tubes
 from carina.geometry import Geometry, Vector3
 from carina.volume import Source, Volume
@@ -112,13 +112,12 @@ def make_phantom(
     vessels, walls, airways = drawn_tubes
     placed = place_nodules(rng, drawn if nodules is None else nodules, anatomy, trees, protocol, vessels, walls)
     lookalikes = place_lookalikes(rng, int(rng.integers(0, 5)), anatomy, protocol, placed)
-    hu, lungs = _scan(rng, anatomy, protocol, vessels, walls, airways, [*lookalikes, *placed])
+    hu, lungs = scan(rng, anatomy, protocol, Contents(vessels, walls, airways, (*lookalikes, *placed)))
 
-    corner = tuple(rng.uniform(-260, -120, 2)) + (float(rng.uniform(-420, -60)),)
     geometry = Geometry.from_axes(
         (protocol.slices, protocol.matrix, protocol.matrix),
         spacing_zyx_mm=(protocol.thickness_mm, protocol.pixel_mm, protocol.pixel_mm),
-        origin_lps=corner,
+        origin_lps=rng.uniform((-260, -260, -420), (-120, -120, -60)),
     )
     label = np.zeros(hu.shape, np.uint8)
     truth = []
@@ -158,8 +157,6 @@ def _mark(label: np.ndarray, nodule: Placed, number: int, protocol: Protocol) ->
 def _negatives(
     rng: np.random.Generator, anatomy: Anatomy, trees: LungTrees, placed: list[Placed], lookalikes: list[Placed]
 ) -> np.ndarray:
-    from carina.data.phantom_lung import sample
-
     points = np.concatenate([trees.forks, touches(anatomy, trees)])
     points = points[sample(anatomy.lung, anatomy, points) > 0.5]
     points = points[rng.permutation(len(points))[:80]]
@@ -168,92 +165,3 @@ def _negatives(
         away = np.linalg.norm(points - nodule.centre_zyx_mm, axis=1)
         points = points[away > nodule.lesion.reach_mm + 6]
     return points
-
-
-def _table(
-    y_mm: Float32[np.ndarray, " y"], x_mm: Float32[np.ndarray, " x"], back_mm: float
-) -> Float32[np.ndarray, "y x"]:
-    """The table the patient lies on: two thin curved shells with foam between."""
-    depth = y_mm[:, None] - (back_mm + 3 - 0.00045 * x_mm[None] ** 2)
-    shell = np.clip(1.5 - np.abs(depth), 0, 1) + np.clip(1.5 - np.abs(depth - 26), 0, 1)
-    foam = np.clip(depth, 0, 1) * np.clip(26 - depth, 0, 1)
-    hu = -1000 + 60 * foam + 850 * shell
-    return np.where(np.abs(x_mm[None]) < 215, hu, -1000).astype(np.float32)
-
-
-def _scan(
-    rng: np.random.Generator,
-    anatomy: Anatomy,
-    protocol: Protocol,
-    vessels: np.ndarray,
-    walls: np.ndarray,
-    airways: np.ndarray,
-    lesions: list[Placed],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Render thin planes, average them to slices, and reconstruct."""
-    n, k = protocol.matrix, protocol.planes
-    dz, px, _ = protocol.fine_spacing_zyx_mm
-    z0, y0, x0 = protocol.origin_zyx_mm
-    y = (y0 + np.arange(n) * px).astype(np.float32)
-    x = (x0 + np.arange(n) * px).astype(np.float32)
-    frame = anatomy.frame
-    up = Upsampler(anatomy.origin_zyx_mm, CELL_MM, anatomy.body.shape, y, x)
-    base = rng.uniform(-895, -850)
-    gravity = rng.uniform(0.15, 0.55) * (y[:, None] / 1.0)
-    grain = rng.uniform(14, 26)
-    table = _table(y, x, frame.body_half_depth + 8) if rng.random() < 0.7 else np.full((n, n), -1000, np.float32)
-    loud = np.exp(-((x[None] / (0.8 * frame.half_width)) ** 2) - (y[:, None] / (0.9 * frame.half_depth)) ** 2)
-    detector = Detector(protocol, (0.45 + 0.6 * loud).astype(np.float32))
-    blood = anatomy.mediastinum.blood_hu
-    fissure_hu, wall_hu = rng.uniform(-640, -450), rng.uniform(-100, 30)
-    cortex = rng.uniform(500, 800)
-
-    def soft_edge(distance: np.ndarray) -> np.ndarray:
-        return np.clip(0.5 + distance / px, 0, 1)
-
-    def plane(i: int) -> tuple[np.ndarray, np.ndarray]:
-        z = z0 + i * dz
-        take = lambda field: up.plane(field, z)  # noqa: E731
-        texture, body, lung = take(anatomy.texture), take(anatomy.body), take(anatomy.lung)
-        hu = FAT_HU + 9 * texture
-        hu += (take(anatomy.soft_hu) - hu) * soft_edge(take(anatomy.soft))
-        bone = take(anatomy.bone)
-        inner = take(anatomy.bone_hu) + 30 * texture
-        hard = np.where(inner > 115, np.clip(1.8 - bone, 0, 1) * (cortex - inner), 0)
-        hu += (inner + hard - hu) * soft_edge(bone)
-        # Skin
-        hu += (30 - hu) * np.clip(1.8 - body, 0, 1)
-        air = base + gravity + grain * texture
-        air += (-975 - air) * take(anatomy.emphysema)
-        oblique, horizontal = take(anatomy.oblique), take(anatomy.horizontal)
-        right_front = (x[None] < 0) & (oblique > 0)
-        sheet = np.clip(1.0 - np.abs(oblique) / px, 0, 1)
-        sheet = np.maximum(sheet, np.where(right_front, np.clip(1.0 - np.abs(horizontal) / px, 0, 1), 0)) * 0.7
-        air += (fissure_hu - air) * sheet
-        hu += (air - hu) * soft_edge(lung)
-        reach = np.clip((lung + 14) / 4, 0, 1) / 255
-        for coverage, value in ((vessels, blood), (walls, wall_hu)):
-            share = coverage[i] * reach
-            hu += np.maximum(value - hu, 0) * share
-        hu += (-1000 - hu) * (airways[i] * (reach if z < frame.carina - 30 else np.float32(1 / 255)))
-        for lesion in lesions:
-            j = i - lesion.start_zyx[0]
-            if 0 <= j < lesion.coverage.shape[0]:
-                _, ly, lx = lesion.start_zyx
-                share = lesion.coverage[j]
-                target = hu[ly : ly + share.shape[0], lx : lx + share.shape[1]]
-                target += np.maximum(lesion.hu[j] - target, 0) * share
-        outside = soft_edge(-body)
-        hu += (table - hu) * outside
-        return hu, lung
-
-    out = np.empty((protocol.slices, n, n), np.int16)
-    lungs = np.empty(out.shape, bool)
-    for s in range(protocol.slices):
-        planes = [plane(s * k + j) for j in range(k)]
-        mean = sum(p[0] for p in planes) / k
-        lungs[s] = sum(p[1] for p in planes) > 0
-        height = z0 + s * k * dz
-        louder = 1.0 + 0.7 * float(np.clip((height - frame.apex + 40) / 40, 0, 1))
-        out[s] = np.clip(np.round(detector.expose(rng, mean.astype(np.float32), louder)), -1024, 3071)
-    return out, lungs

@@ -172,8 +172,8 @@ def _distance(f: np.ndarray) -> np.ndarray:
 
 def _cavity(rng, frame, z, y, x, shape):  # type: ignore[no-untyped-def]
     """Inside of the rib cage, open downwards; narrows to the apices."""
-    u = np.clip((frame.apex - z) / (0.52 * (frame.apex - frame.dome)), 1e-3, 1)
-    narrow = np.sqrt(1 - (1 - u) ** rng.uniform(2.0, 2.5))
+    u = np.clip((frame.apex - z) / (0.72 * (frame.apex - frame.dome)), 1e-3, 1)
+    narrow = np.sqrt(1 - (1 - u) ** rng.uniform(1.7, 2.1))
     wide = 0.12 + 0.88 * narrow
     # The apices lie behind: the front of the cage falls back as it narrows.
     y_centre = 16 * (1 - narrow)
@@ -201,7 +201,7 @@ def _lungs(rng, frame, cavity, spine_y, organs, z, y, x, origin):  # type: ignor
     for organ in organs:
         organ.paint(around, origin, CELL_MM, pad_mm=organ.pad_mm)
     # Between the lungs: thin behind the breastbone, broad around trachea and heart.
-    half = 7 + rng.uniform(9, 15) * _smoothstep(y, -62, -10) + 6 * _smoothstep(z, frame.carina + 20, frame.apex)
+    half = 7 + rng.uniform(9, 15) * _smoothstep(y, -62, -10) + 14 * _smoothstep(z, frame.carina + 10, frame.apex - 10)
     around = np.maximum(around, half - np.abs(x - 3))
     spine = 23 - np.sqrt((x / 1.05) ** 2 + (y - spine_y) ** 2)
     behind = np.minimum(16 - np.abs(x), y - spine_y)
@@ -238,7 +238,7 @@ def _body(rng, frame, z, y, x, shape):  # type: ignore[no-untyped-def]
 def _bones(rng, frame, cavity, body, spine_y, z, y, x):  # type: ignore[no-untyped-def]
     out = -cavity
     angle = np.arctan2(np.abs(x) / frame.half_width, y / frame.half_depth)  # 0 behind, pi in front
-    fall = rng.uniform(70, 95) * (0.45 + 0.55 * _smoothstep(frame.apex - z, 0, 90))
+    fall = rng.uniform(95, 125) * (0.45 + 0.55 * _smoothstep(frame.apex - z, 0, 90))
     period = (frame.apex - frame.dome) / rng.uniform(7.6, 8.4)
     phase = (z - frame.apex + 4 + fall * (1 - np.cos(angle)) / 2) / period
     along = (phase - np.round(phase)) * period * 0.86

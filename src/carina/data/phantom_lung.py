@@ -14,7 +14,7 @@ from carina.data.phantom_anatomy import CELL_MM, Anatomy
 from carina.data.phantom_organs import Point
 from carina.data.phantom_trees import Branches, Tubes, bend, grow_tree, join, polyline
 
-TIP_VOLUME_MM3 = 750.0
+TIP_VOLUME_MM3 = 500.0
 """Lung served by one end of an arterial or venous tree."""
 
 
@@ -56,7 +56,7 @@ def grow_lung_trees(rng: np.random.Generator, anatomy: Anatomy) -> LungTrees:
     lumens: list[Tubes] = [polyline(np.array(centre.trachea), np.full(4, centre.airway_radii[0]))]
     walls: list[Tubes] = [polyline(np.array(centre.trachea), np.full(4, centre.airway_radii[0] + 1.4))]
     forks = []
-    exponent = rng.uniform(0.36, 0.41)
+    exponent = rng.uniform(0.33, 0.365)
     for side in (0, 1):
         mine = position[left == bool(side)]
         if len(mine) < 100:
@@ -71,7 +71,7 @@ def grow_lung_trees(rng: np.random.Generator, anatomy: Anatomy) -> LungTrees:
         lobes = int(lobe.max()) + 1
         branches = grow_tree(
             rng, tips[0], lobe, np.repeat(root[None], lobes, 0), np.repeat(heading[None], lobes, 0),
-            root_radius_mm=rng.uniform(6.2, 7.4), exponent=exponent, tip_radius_mm=0.3,
+            root_radius_mm=rng.uniform(6.4, 7.8), exponent=exponent, tip_radius_mm=0.42,
         )  # fmt: skip
         arteries.append(bend(branches))
         forks.append(_forks(branches))
@@ -87,7 +87,7 @@ def grow_lung_trees(rng: np.random.Generator, anatomy: Anatomy) -> LungTrees:
         roots = np.asarray(centre.vein_roots[side])
         branches = grow_tree(
             rng, tips[1], lower, roots, _unit(np.tile([[0.0, -0.2, 1.0 if side else -1.0]], (2, 1))),
-            root_radius_mm=rng.uniform(6.2, 7.4), exponent=exponent, tip_radius_mm=0.3,
+            root_radius_mm=rng.uniform(6.4, 7.8), exponent=exponent, tip_radius_mm=0.42,
         )  # fmt: skip
         veins.append(bend(branches))
         forks.append(_forks(branches))
@@ -139,7 +139,7 @@ def _bronchi(
     aside = _unit(np.cross(direction, _unit(rng.standard_normal(3))) + 1e-6)
     end = arteries.end + aside * (arteries.radius_mm + lumen + 0.6 * wall)[:, None]
     start = np.where(arteries.parent[:, None] >= 0, end[arteries.parent], np.asarray(hilum)[None])
-    keep = lumen > 0.62
+    keep = lumen > 0.85
     number = np.cumsum(keep) - 1
     parent = np.where(arteries.parent >= 0, number[arteries.parent], -1)
     del lobes

@@ -131,7 +131,7 @@ def draw_nodule(rng: np.random.Generator, diameter_mm: float) -> Lesion:
     body = {
         "solid": float(np.clip(rng.normal(20, 70), -150, 140)),
         "part-solid": rng.uniform(-650, -400),
-        "ground-glass": rng.uniform(-720, -430),
+        "ground-glass": rng.uniform(-690, -420),
         "calcified": rng.uniform(230, 800),
     }[kind]
     return Lesion(

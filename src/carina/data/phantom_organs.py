@@ -131,9 +131,11 @@ def blood_vessels(
     arch = [at(-8, -22, -60), at(-16, -20, -20), at(-14, -14, 10), at(-4, 0, 24), at(10, 16, 28), at(22, 34, 20),
             at(26, 46, 2), at(26, 50, -30), at(24, 54, -90), at(14, 56, -160), at(8, 54, -260)]  # fmt: skip
     tilt = _towards((-0.45, -0.45, 0.77))
-    heart_size = rng.uniform(0.9, 1.12)
-    apex = at(20, -26, -84)
+    heart_size = rng.uniform(0.95, 1.15)
+    apex = at(20, -26, -90)
     organs = [
+        # Fat between heart and diaphragm, so that no lung creeps under the heart.
+        Organ((_shift(apex, (-26 * down, -6, 6)),), (0.0,), -100.0, 0.0, (34 * down, 42 * wide, 52 * wide)),
         Organ((apex,), (0.0,), 45 + 0.35 * contrast_hu, 4.0,
               (62 * heart_size * wide, 44 * heart_size * down, 42 * heart_size * wide), tilt),
         Organ((_shift(apex, (-5, -5, 13)),), (0.0,), left_heart, 0.0, (38 * wide, 22 * down, 22 * wide), tilt),

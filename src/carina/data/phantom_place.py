@@ -134,7 +134,7 @@ def place_nodules(
             new = render(lesion, place, centre, anatomy, protocol)
             if new is None or _crowded(new, vessels, walls) or not 3.0 <= new.diameter_mm <= 31.0:
                 continue
-            placed.append(_visible(new, anatomy))
+            placed.append(new)
             break
     return placed
 
@@ -150,12 +150,6 @@ def _crowded(placed: Placed, vessels: np.ndarray, walls: np.ndarray) -> bool:
     return bool(
         (vessels[box] * placed.coverage).sum() > 0.3 * total or (walls[box] * placed.coverage).sum() > 0.15 * total
     )
-
-
-def _visible(placed: Placed, anatomy: Anatomy) -> Placed:
-    """Ground glass in a dense lung would vanish: lift it at least 120 HU above its surroundings."""
-    del anatomy
-    return placed
 
 
 def place_lookalikes(

@@ -10,12 +10,12 @@ Must not know HU, organs or nodules. Positions are millimetres in (z, y, x) of t
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 
 Points = Float[np.ndarray, "n 3"]
 
-PIECE_MM = 2.5
-"""Longest straight piece of a curved branch."""
+_AT_ONCE = 120_000
+"""Voxels handled at once while drawing: few enough to stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ def bend(branches: Branches) -> Tubes:
     """Turn branches into smooth curves that leave in the direction in which the parent arrived, cut into pieces."""
     chord = branches.end - branches.start
     length = np.linalg.norm(chord, axis=1)
-    pieces = np.maximum(1, np.ceil(length / PIECE_MM)).astype(int)
+    # Short pieces bend well and touch few voxels in vain; thick branches need fewer.
+    pieces = np.maximum(1, np.ceil(length / np.clip(2 * branches.radius_mm, 1.6, 4.0))).astype(int)
     branch = np.repeat(np.arange(len(length)), pieces)
     step = np.arange(len(branch)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     # A child keeps a part of its parent's heading, then turns to its own end.
@@ -179,31 +180,38 @@ def draw_tubes(
         origin_zyx_mm: position of the centre of voxel (0, 0, 0) in the frame of the tubes.
     """
     spacing = np.asarray(spacing_zyx_mm, np.float32)
-    shape = np.asarray(coverage.shape)
-    edge = float(spacing.mean())
-    a, b = (((p - np.asarray(origin_zyx_mm)) / 1.0).astype(np.float32) for p in (tubes.a, tubes.b))
-    half_length = np.linalg.norm(b - a, axis=1) / 2
-    reach = np.maximum(tubes.radius_a, tubes.radius_b) + half_length + 0.6 * edge
-    bucket = np.ceil(reach).astype(int)
-    flat = coverage.reshape(-1)
+    edge = np.float32(spacing.mean())
+    origin = np.asarray(origin_zyx_mm)
+    a, b = (tubes.a - origin).astype(np.float32), (tubes.b - origin).astype(np.float32)
+    axis = b - a
+    square = np.maximum((axis * axis).sum(1), 1e-6)
+    radius, widen = tubes.radius_a.astype(np.float32), (tubes.radius_b - tubes.radius_a).astype(np.float32)
+    middle = np.round((a + b) / (2 * spacing)).astype(np.int32)
+    # Pieces of about the same reach share one ball of voxels around their middle.
+    reach = np.maximum(tubes.radius_a, tubes.radius_b) + np.sqrt(square) / 2 + 0.5 * edge
+    bucket = np.ceil(reach / 0.4).astype(int)
     for size in np.unique(bucket):
-        extent = np.ceil(size / spacing).astype(int)
-        offsets = np.stack(np.meshgrid(*[np.arange(-e, e + 1) for e in extent], indexing="ij"), -1).reshape(-1, 3)
-        # A ball is enough: the corners of the block lie out of the tube's reach.
-        offsets = offsets[np.linalg.norm(offsets * spacing, axis=1) <= size + edge]
+        ball = _ball(size * 0.4 + 0.5 * float(np.linalg.norm(spacing)), spacing)
         members = np.flatnonzero(bucket == size)
-        for chosen in np.array_split(members, max(1, len(members) * len(offsets) // 2_000_000)):
-            index = np.round((a[chosen] + b[chosen]) / (2 * spacing)).astype(np.int32)[:, None, :] + offsets
-            position = index * spacing
-            axis = b[chosen] - a[chosen]
-            rel = position - a[chosen][:, None, :]
-            square = np.maximum((axis * axis).sum(1), 1e-6)
-            t = np.clip(np.einsum("nkc,nc->nk", rel, axis) / square[:, None], 0, 1)
-            radius = tubes.radius_a[chosen, None] + (tubes.radius_b - tubes.radius_a)[chosen, None] * t
-            rel -= t[:, :, None] * axis[:, None, :]
-            distance = np.sqrt(np.einsum("nkc,nkc->nk", rel, rel))
-            alpha = np.clip(0.5 + (radius - distance) / edge, 0, 1)
-            alpha *= np.minimum(1, radius / (0.55 * edge)) ** 2
-            keep = (alpha > 0.02) & (index >= 0).all(2) & (index < shape).all(2)
-            where = np.ravel_multi_index(tuple(index[keep].T), coverage.shape)
-            np.maximum.at(flat, where, (alpha[keep] * 255).astype(np.uint8))
+        for chosen in np.array_split(members, max(1, len(members) * len(ball) // _AT_ONCE)):
+            rel = [(middle[chosen, k, None] + ball[:, k]) * spacing[k] - a[chosen, k, None] for k in range(3)]
+            t = sum(rel[k] * axis[chosen, k, None] for k in range(3)) / square[chosen, None]
+            np.clip(t, 0, 1, out=t)
+            away = sum((rel[k] - t * axis[chosen, k, None]) ** 2 for k in range(3))
+            r = radius[chosen, None] + widen[chosen, None] * t
+            row, column = np.nonzero(away < (r + 0.5 * edge) ** 2)
+            r, away = r[row, column], np.sqrt(away[row, column])
+            alpha = np.clip(0.5 + (r - away) / edge, 0, 1) * np.minimum(1, r / (0.55 * edge)) ** 2
+            z, y, x = (middle[chosen[row], k] + ball[column, k] for k in range(3))
+            keep = np.ones(len(z), bool)
+            for index, n in zip((z, y, x), coverage.shape, strict=True):
+                keep &= (index >= 0) & (index < n)
+            where = np.ravel_multi_index((z[keep], y[keep], x[keep]), coverage.shape)
+            np.maximum.at(coverage.reshape(-1), where, (alpha[keep] * 255).astype(np.uint8))
+
+
+def _ball(radius_mm: float, spacing: Float32[np.ndarray, "3"]) -> Int[np.ndarray, "n 3"]:
+    """Voxel offsets within a radius."""
+    extent = np.ceil(radius_mm / spacing).astype(int)
+    block = np.stack(np.meshgrid(*[np.arange(-e, e + 1) for e in extent], indexing="ij"), -1).reshape(-1, 3)
+    return np.asarray(block[np.linalg.norm(block * spacing, axis=1) <= radius_mm], np.int32)
