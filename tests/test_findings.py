@@ -20,6 +20,7 @@ findings = st.builds(
     center_zyx=vectors,
     p_nodule=st.floats(0, 1),
     p_malignant=st.floats(0, 1),
+    segmentation_score=st.floats(0, 1),
     diameter_mm=numbers,
     volume_mm3=numbers,
     mean_hu=numbers,

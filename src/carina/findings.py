@@ -53,6 +53,8 @@ class Finding:
         p_nodule: probability in [0, 1] that this is a nodule.
         p_malignant: probability in [0, 1] that it is malignant, given that it is a nodule; see the model named
             "malignancy" in the report for what stands behind the number.
+        segmentation_score: what the first stage said on its own, in [0, 1], not calibrated.
+        classification_score: what the second stage said on its own; None where it was left out.
         slice_index: first-axis index of the slice of the input nearest to the centre.
         sop_instance_uid: DICOM instance of that slice, None unless the input was DICOM.
         instance_number: its InstanceNumber.
@@ -67,6 +69,8 @@ class Finding:
     p_nodule: float
     p_malignant: float
     slice_index: int
+    segmentation_score: float | None = None
+    classification_score: float | None = None
     sop_instance_uid: str | None = None
     instance_number: int | None = None
 

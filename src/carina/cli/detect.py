@@ -35,6 +35,8 @@ class Detect:
     """auto, cpu, cuda, cuda:N or mps."""
     weights: Path | None = None
     """Folder of other models than the shipped ones."""
+    first_stage_only: bool = False
+    """Leave the second stage out: probabilities are the segmentation's scores (to find hard negatives)."""
     series: str | None = None
     """SeriesInstanceUID to take from a DICOM folder; default: the best CT series."""
     json: bool = False
@@ -56,7 +58,9 @@ class Detect:
             raise UsageError(f"--threshold {self.threshold} is not a probability; give a number from 0 to 1")
         from carina.pipeline import Detector
 
-        detector = Detector.load(self.weights, device=self.device, threshold=self.threshold)
+        detector = Detector.load(
+            self.weights, device=self.device, threshold=self.threshold, first_stage_only=self.first_stage_only
+        )
         ledger = _Ledger(self.output)
         done = {row["input"] for row in ledger.rows if row["status"] == "done"} if self.resume else set()
         if not self.resume:

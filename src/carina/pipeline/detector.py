@@ -32,6 +32,9 @@ Progress = Callable[[str, float], None]
 NEAR_LUNG_MM = 3.0
 """Candidates lie in the lungs or this close to them: nodules on the pleura reach beyond the mask."""
 
+MOST_CANDIDATES = 1000
+"""More candidates than this are no chest CT that the first stage understands; the rest is left out with a warning."""
+
 MOST_FINDINGS = 255
 """No report lists more: the mask holds one byte per voxel."""
 
@@ -61,13 +64,13 @@ class Detector:
 
     Attributes:
         segmenter: marks voxels of nodules.
-        classifier: tells nodules from other candidates.
+        classifier: tells nodules from other candidates; None: the first stage's score stands alone.
         malignancy: probability of malignancy of a nodule.
         threshold: findings of lower ``p_nodule`` are left out.
     """
 
     segmenter: Network
-    classifier: Network
+    classifier: Network | None
     malignancy: DiameterRule
     threshold: float
 
@@ -80,6 +83,8 @@ class Detector:
                 ``malignancy.json``; default: those shipped with Carina.
             device: auto, cpu, cuda, cuda:N or mps.
             threshold: lowest ``p_nodule`` of a finding; default: the operating point in the nodule network's card.
+            first_stage_only: leave the second stage out: ``p_nodule`` is the segmentation's score. For finding hard
+                negatives, and for measuring what the second stage adds.
 
         Raises:
             WeightsError: a file is missing, damaged, or does not fit its card.
@@ -89,9 +94,9 @@ class Detector:
         with as_file(files("carina") / "weights") as shipped:
             folder = weights or shipped
             segmenter = Network.load(folder / "segmentation.safetensors", where)
-            classifier = Network.load(folder / "nodule.safetensors", where)
+            classifier = None if first_stage_only else Network.load(folder / "nodule.safetensors", where)
             malignancy = DiameterRule.load(folder / "malignancy.json")
-        default = classifier.card.threshold
+        default = classifier.card.threshold if classifier else segmenter.card.threshold
         return cls(segmenter, classifier, malignancy, default if threshold is None else threshold)
 
     def detect(
@@ -132,6 +137,10 @@ class Detector:
                 threshold=self.segmenter.card.threshold,
                 min_volume_mm3=self.segmenter.card.min_volume_mm3,
             )
+            warnings = volume.source.warnings
+            if len(candidates) > MOST_CANDIDATES:
+                warnings += (f"{len(candidates)} candidates; only the {MOST_CANDIDATES} best were looked at",)
+                candidates = candidates[:MOST_CANDIDATES]
         with clock.stage("classify"):
             seen = classify(scan.hu, candidates, self.classifier, progress=lambda done: progress("classify", done))
             p_nodule = join(np.array([c.score for c in candidates]), seen, self.classifier.card)
@@ -139,7 +148,7 @@ class Detector:
             kept = [i for i in np.argsort(-p_nodule) if p_nodule[i] >= self.threshold][:MOST_FINDINGS]
             chosen = [candidates[i] for i in kept]
             findings = tuple(
-                self._finding(number, c, float(p_nodule[i]), scan, labels, volume)
+                self._finding(number, c, (float(p_nodule[i]), second[i]), scan, labels, volume)
                 for number, (i, c) in enumerate(zip(kept, chosen, strict=True), start=1)
             )
             mask = paint(
@@ -158,7 +167,7 @@ class Detector:
             threshold=self.threshold,
             models=self._models(),
             seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
-            warnings=volume.source.warnings,
+            warnings=warnings,
             carina_version=carina.__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -168,7 +177,7 @@ class Detector:
         self,
         number: int,
         candidate: Candidate,
-        p_nodule: float,
+        probabilities: tuple[float, float | None],
         scan: PreparedScan,
         labels: np.ndarray,
         volume: Volume,
@@ -185,7 +194,9 @@ class Detector:
             diameter_mm=diameter,
             volume_mm3=candidate.volume_mm3,
             mean_hu=float(scan.hu[box][labels[box] == candidate.label].mean()),
-            p_nodule=p_nodule,
+            p_nodule=probabilities[0],
+            segmentation_score=candidate.score,
+            classification_score=probabilities[1],
             p_malignant=self.malignancy.p_malignant(diameter),
             slice_index=index,
             sop_instance_uid=slice_ref.sop_instance_uid if slice_ref else None,

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, Int32
 from scipy import ndimage
 
 from carina.findings import Candidate
-from carina.geometry import Geometry
+from carina.geometry import Geometry, Vector3
 
 SCORE_VOLUME_MM3 = 60.0
 """A candidate's score is the mean of its highest probabilities over this volume."""
@@ -55,7 +55,7 @@ def group(
     labels, n = ndimage.label(marked[box], _NEIGHBOURS)
     fewest = min_volume_mm3 / geometry.voxel_volume_mm3
     if split_above is not None:
-        labels, n = _split(labels, n, probability, split_above, fewest)
+        labels, n = _split(labels, n, probability > split_above, fewest, geometry.spacing_zyx_mm)
 
     voxels = np.nonzero(labels)
     owner, p = labels[voxels], probability[voxels].astype(np.float64)
@@ -92,35 +92,31 @@ def _top_means(owner: np.ndarray, p: np.ndarray, count: np.ndarray, top: int) ->
     order = np.lexsort((-p, owner))
     rank = np.arange(len(owner)) - (np.cumsum(count) - count)[owner[order]]
     best = order[rank < top]
-    return np.bincount(owner[best], p[best], minlength=len(count)) / np.clip(count, 1, top)
+    means: np.ndarray = np.bincount(owner[best], p[best], minlength=len(count)) / np.clip(count, 1, top)
+    return means
 
 
-def _split(labels: np.ndarray, n: int, probability: np.ndarray, above: float, fewest: float) -> tuple[np.ndarray, int]:
-    """Give every region that falls apart above a higher threshold one label per part.
-
-    The parts grow back over their region by a watershed on the probability.
-    """
-    parts, n_parts = ndimage.label((labels > 0) & (probability > above), _NEIGHBOURS)
-    large = np.bincount(parts.ravel(), minlength=n_parts + 1) >= max(fewest, 1)
-    large[0] = False
-    parts[~large[parts]] = 0
-    inside = np.zeros(n_parts + 1, np.int64)
-    inside[parts.ravel()] = labels.ravel()
-    inside[~large] = 0
+def _split(
+    labels: np.ndarray, n: int, high: np.ndarray, fewest: float, spacing_zyx_mm: Vector3
+) -> tuple[np.ndarray, int]:
+    """Give every region that holds several parts of ``high`` one label per part; voxels go to the nearest part."""
+    parts, n_parts = ndimage.label(high & (labels > 0), _NEIGHBOURS)
+    region_of = np.zeros(n_parts + 1, np.int64)
+    region_of[parts] = labels
+    region_of[np.bincount(parts.ravel(), minlength=n_parts + 1) < fewest] = 0
+    region_of[0] = 0
     boxes = ndimage.find_objects(labels)
-    for k in np.flatnonzero(np.bincount(inside, minlength=n + 1) > 1):
-        if k == 0:
-            continue
+    for k in np.flatnonzero(np.bincount(region_of[region_of > 0], minlength=n + 1) > 1):
         box = boxes[k - 1]
-        region = labels[box] == k
-        seeds = np.where(region, parts[box], 0).astype(np.int32)
-        names = np.unique(seeds)[1:]
-        markers = np.where(region, np.searchsorted(names, seeds) + 1, -1) * ((seeds > 0) | ~region)
-        height = np.where(region, np.rint(255 * (1 - probability[box])), 255).astype(np.uint8)
-        grown = ndimage.watershed_ift(height, markers.astype(np.int32), _NEIGHBOURS)
-        new = np.where(grown > 1, n + grown - 1, k)
-        labels[box][region] = new[region]
-        n += len(names) - 1
+        region, names = labels[box] == k, np.zeros(n_parts + 1, np.int32)
+        mine = np.flatnonzero(region_of == k)
+        names[mine] = [k, *range(n + 1, n + len(mine))]
+        seeds = names[parts[box]]
+        nearest = ndimage.distance_transform_edt(
+            seeds == 0, sampling=spacing_zyx_mm, return_distances=False, return_indices=True
+        )
+        labels[box][region] = seeds[tuple(nearest)][region]
+        n += len(mine) - 1
     return labels, n
 
 
@@ -137,6 +133,6 @@ def _bounding_box(marked: np.ndarray) -> tuple[slice, slice, slice] | None:
     )
 
 
-def _triple(values: np.ndarray) -> tuple[float, float, float]:
+def _triple(values: np.ndarray) -> Vector3:
     z, y, x = values
     return float(z), float(y), float(x)

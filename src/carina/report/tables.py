@@ -20,6 +20,8 @@ COLUMNS = (
     "volume_mm3",
     "p_malignant",
     "mean_hu",
+    "segmentation_score",
+    "classification_score",
     "slice_index",
     "instance_number",
     "sop_instance_uid",
@@ -30,7 +32,8 @@ def findings_csv(report: Report) -> str:
     """The findings as CSV text, most probable first.
 
     ``coordX, coordY, coordZ`` are ``center_lps`` in mm and ``probability`` is ``p_nodule``. ``seriesuid`` is the
-    case's name where the input carries no UID (control characters become ``_``); fields that the input does not have are empty.
+    case's name where the input carries no UID, with control characters as ``_``; fields that the input does not
+    have are empty.
     """
     # A file's name may hold line breaks, which would break the table for readers that go line by line.
     series = re.sub(r"[\x00-\x1f\x7f]", "_", report.input.series_uid or report.case_id)
@@ -51,9 +54,15 @@ def findings_csv(report: Report) -> str:
                 f"{finding.volume_mm3:.3f}",
                 f"{finding.p_malignant:.9g}",
                 f"{finding.mean_hu:.1f}",
+                _score(finding.segmentation_score),
+                _score(finding.classification_score),
                 finding.slice_index,
                 "" if finding.instance_number is None else finding.instance_number,
                 finding.sop_instance_uid or "",
             ]
         )
     return text.getvalue()
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"
