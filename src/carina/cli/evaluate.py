@@ -157,9 +157,9 @@ class Malignancy(_Output):
     def run(self) -> None:
         """Judge, fit where asked for, and show."""
         from carina.data.split import every_nth
-        from carina.evaluate.malignancy import fit_diameter_rule, held_out, read_malignancy
-        from carina.evaluate.present import present_size_baseline
-        from carina.evaluate.size_baseline import compare_with_size, size_baseline
+        from carina.evaluate.diameter_rule import fit_diameter_rule, held_out
+        from carina.evaluate.malignancy import compare_with_size, read_malignancy, size_baseline
+        from carina.evaluate.present_malignancy import present_size_baseline
         from carina.evaluate.tables import read_detections_with, read_series
 
         if self.exclude_series and self.fit_rule is None:
@@ -192,7 +192,7 @@ class Segmentation(_Output):
 
     def run(self) -> None:
         """Compare and show."""
-        from carina.evaluate.present import present_segmentation
+        from carina.evaluate.present_segmentation import present_segmentation
         from carina.evaluate.segmentation import score_masks
 
         self.show(present_segmentation(score_masks(self.predictions, self.truths), self.predictions.name))

@@ -5,12 +5,10 @@ Functions of plain arrays. Must not know files, nodules or networks.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from scipy.special import expit, logit
-from scipy.stats import norm, rankdata
+from scipy.special import expit, logit, ndtri
 
 from carina.errors import InputError
 
@@ -102,7 +100,7 @@ def roc(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -> R
 def auc(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -> float:
     """Area under the ROC curve, by ranks (Mann-Whitney); both classes must be present."""
     n_positive = int(positive.sum())
-    ranks = cast("Float64[np.ndarray, ' n']", rankdata(score))
+    ranks = _ranks(score)
     wins = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
     return float(wins / (n_positive * (len(positive) - n_positive)))
 
@@ -123,11 +121,11 @@ def auc_interval(
     if area in (0.0, 1.0):
         bound = (alpha / 2) ** (1.0 / min(n_positive, n_negative))
         return (bound, 1.0) if area == 1.0 else (0.0, 1.0 - bound)
-    ranks = rankdata(score)
-    above = (ranks[positive] - rankdata(score[positive])) / n_negative
-    below = 1.0 - (ranks[~positive] - rankdata(score[~positive])) / n_positive
+    ranks = _ranks(score)
+    above = (ranks[positive] - _ranks(score[positive])) / n_negative
+    below = 1.0 - (ranks[~positive] - _ranks(score[~positive])) / n_positive
     variance = _variance_of_mean(above) + _variance_of_mean(below)
-    half = float(norm.ppf(1 - alpha / 2)) * np.sqrt(variance) / (area * (1 - area))
+    half = float(ndtri(1 - alpha / 2)) * np.sqrt(variance) / (area * (1 - area))
     return float(expit(logit(area) - half)), float(expit(logit(area) + half))
 
 
@@ -229,7 +227,7 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Inter
     """Wilson's interval of a fraction of ``n`` cases; (0, 1) without cases."""
     if n == 0:
         return 0.0, 1.0
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = float(ndtri((1 + confidence) / 2))
     fraction = successes / n
     center = (fraction + z * z / (2 * n)) / (1 + z * z / n)
     half = z * np.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n)) / (1 + z * z / n)
@@ -256,6 +254,13 @@ def _counts_from_the_top(
     true = np.bincount(member[positive], minlength=len(levels))
     false = np.bincount(member[~positive], minlength=len(levels))
     return np.append(0, np.cumsum(true)), np.append(0, np.cumsum(false))
+
+
+def _ranks(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Rank of each value from 1 to n; equal values share the mean of their ranks."""
+    _, member, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return (last - (count - 1) / 2.0)[member]
 
 
 def _check(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -> None:

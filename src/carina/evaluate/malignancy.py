@@ -1,30 +1,28 @@
-"""How far a ruler gets: malignancy from the diameter alone, as baseline for networks and as the rule that ships.
+"""Malignancy of nodules: the table with outcomes, what the diameter alone says, and what a network adds to it.
 
-Works on LUNA16's table of nodules with the readers' malignancy. Must not know images or networks.
+Works on LUNA16's table of nodules with the readers' malignancy. Must not know the rule that ships, images or networks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from carina.errors import InputError
 from carina.evaluate.curves import (
     Calibration,
     Roc,
+    auc,
     calibration,
     clustered_auc_interval,
+    resampled_groups,
     roc,
 )
-from carina.evaluate.froc import Interval
-from carina.evaluate.tables import POSITION, numbers, read_columns
-from carina.models.malignancy import DiameterRule, RuleEvidence, Scale
-
-LUNA_LICENCE = "LUNA16, CC BY 4.0"
+from carina.evaluate.froc import Interval, interval
+from carina.evaluate.match import match
+from carina.evaluate.tables import POSITION, Detections, Nodules, numbers, read_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,21 +57,44 @@ class MalignancyTable:
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
-    """A form of the rule, judged on folds of patients that its fit did not see.
+class SizeBaseline:
+    """What the diameter alone achieves on some scans.
 
     Attributes:
-        scale: form of the rule.
-        probability: out-of-fold probability of each nodule.
-        roc: of these probabilities.
-        auc_interval_by_patient: interval over resamples of whole patients.
-        calibration: of these probabilities.
+        n_scans: scans, with and without nodules.
+        n_nodules: nodules in them.
+        n_malignant: how many the table calls malignant.
+        roc: with the diameter as score; its interval (DeLong) takes nodules as independent.
+        auc_interval_by_scan: interval over resamples of whole scans.
     """
 
-    scale: Scale
-    probability: Float64[np.ndarray, " n"]
+    n_scans: int
+    n_nodules: int
+    n_malignant: int
     roc: Roc
-    auc_interval_by_patient: Interval
+    auc_interval_by_scan: Interval
+
+
+@dataclass(frozen=True, eq=False)
+class AgainstSize:
+    """A network's malignancy against the diameter of the same nodules.
+
+    Attributes:
+        n_nodules: nodules in the scans.
+        n_hit: those that a detection hit; only they are judged.
+        network: ROC of the network's probability.
+        size: ROC of the diameter.
+        gain: area of the network minus that of the diameter.
+        gain_interval: 95 % interval of the gain, over paired resamples of scans.
+        calibration: of the network's probability.
+    """
+
+    n_nodules: int
+    n_hit: int
+    network: Roc
+    size: Roc
+    gain: float
+    gain_interval: Interval
     calibration: Calibration
 
 
@@ -100,114 +121,67 @@ def read_malignancy(path: Path) -> MalignancyTable:
     )
 
 
-def held_out(
+def size_baseline(table: MalignancyTable, series: Sequence[str], *, seed: int = 0) -> SizeBaseline:
+    """Rank the nodules of these scans by their diameter.
+
+    Raises:
+        InputError: the scans hold not both benign and malignant nodules.
+    """
+    nodules = table.of_series(series)
+    return SizeBaseline(
+        n_scans=len(set(series)),
+        n_nodules=len(nodules),
+        n_malignant=int(nodules.malignant.sum()),
+        roc=roc(nodules.malignant, nodules.diameter_mm),
+        auc_interval_by_scan=clustered_auc_interval(
+            nodules.malignant, nodules.diameter_mm, number_groups(nodules.series_uid), seed=seed
+        ),
+    )
+
+
+def compare_with_size(
     table: MalignancyTable,
-    scale: Scale,
+    series: Sequence[str],
+    detections: Detections,
+    p_malignant: Float64[np.ndarray, " n"],
     *,
-    patients: Mapping[str, str] | None = None,
-    folds: int = 10,
+    bootstraps: int = 1000,
     seed: int = 0,
-) -> HeldOut:
-    """Judge one form of the rule by cross-validation over patients.
+) -> AgainstSize:
+    """Hold a network's probabilities against the diameter, on the nodules that its detections hit.
 
     Args:
         table: nodules with outcome.
-        scale: form of the rule.
-        patients: patient of a series; a series that is not named counts as a patient of its own.
-        folds: parts that the patients are dealt into.
-        seed: of the deal.
+        series: scans to judge.
+        detections: where the network looked; the best-scored hit of a nodule answers for it.
+        p_malignant: probability of malignancy of each detection.
+        bootstraps: paired resamples of the scans.
+        seed: of the resamples.
 
     Raises:
-        InputError: fewer patients than folds, or a class is missing.
+        InputError: the nodules hit are not both benign and malignant.
     """
-    patient = number_groups([(patients or {}).get(uid, uid) for uid in table.series_uid])
-    n_patients = int(patient.max()) + 1 if len(patient) else 0
-    if n_patients < folds:
-        raise InputError(f"{n_patients} patients cannot be dealt into {folds} folds")
-    fold = (np.random.default_rng(seed).permutation(n_patients) % folds)[patient]
-    probability = np.zeros(len(table))
-    for part in range(folds):
-        seen = fold != part
-        intercept, slope = _fit(_scaled(table.diameter_mm[seen], scale), table.malignant[seen])
-        probability[~seen] = expit(intercept + slope * _scaled(table.diameter_mm[~seen], scale))
-    return HeldOut(
-        scale=scale,
-        probability=probability,
-        roc=roc(table.malignant, probability),
-        auc_interval_by_patient=clustered_auc_interval(table.malignant, probability, patient, seed=seed),
-        calibration=calibration(table.malignant, probability),
+    nodules = table.of_series(series)
+    truth = Nodules(nodules.series_uid, nodules.center_lps, nodules.diameter_mm, ("",) * len(nodules))
+    answer = match(detections, truth, scans=sorted(set(series)), marks_per_scan=None).nodule_detection
+    hit = answer >= 0
+    malignant, size, probability = nodules.malignant[hit], nodules.diameter_mm[hit], p_malignant[answer[hit]]
+    by_network, by_size = roc(malignant, probability), roc(malignant, size)
+    scan = number_groups([uid for uid, kept in zip(nodules.series_uid, hit, strict=True) if kept])
+    gains = [
+        auc(malignant[cases], probability[cases]) - auc(malignant[cases], size[cases])
+        for cases in resampled_groups(scan, bootstraps, seed)
+        if 0 < malignant[cases].sum() < len(cases)
+    ]
+    return AgainstSize(
+        n_nodules=len(nodules),
+        n_hit=int(hit.sum()),
+        network=by_network,
+        size=by_size,
+        gain=by_network.auc - by_size.auc,
+        gain_interval=interval(np.array(gains), 0.95),
+        calibration=calibration(malignant, probability),
     )
-
-
-def fit_diameter_rule(
-    table: MalignancyTable,
-    *,
-    exclude_series: Sequence[str] = (),
-    patients: Mapping[str, str] | None = None,
-    scale: Scale | None = None,
-    data: str = "annotations_with_malignancy.csv",
-    licence: str = LUNA_LICENCE,
-) -> DiameterRule:
-    """Fit the rule on every nodule outside ``exclude_series``, by maximum likelihood.
-
-    Args:
-        table: nodules with outcome.
-        exclude_series: scans that must take no part, such as those kept for tests.
-        patients: patient of a series, for the cross-validation behind the quoted figures.
-        scale: form of the rule; None takes the one with the lower held-out log-loss.
-        data: name of the table for the card.
-        licence: its licence for the card.
-
-    Raises:
-        InputError: too few patients, a class is missing, or malignancy does not grow with size.
-    """
-    used = table.of_series(sorted(set(table.series_uid) - set(exclude_series)))
-    scales: tuple[Scale, ...] = ("log", "linear") if scale is None else (scale,)
-    judged = [held_out(used, form, patients=patients) for form in scales]
-    best = min(judged, key=lambda form: form.calibration.log_loss)
-    intercept, slope = _fit(_scaled(used.diameter_mm, best.scale), used.malignant)
-    evidence = RuleEvidence(
-        data=data,
-        licence=licence,
-        excluded_series=tuple(sorted(exclude_series)),
-        n=len(used),
-        n_malignant=int(used.malignant.sum()),
-        auc=best.roc.auc,
-        auc_interval=best.auc_interval_by_patient,
-        calibration_error=best.calibration.expected_error,
-        brier=best.calibration.brier,
-        method="figures from 10-fold cross-validation over patients, interval by bootstrap over patients; "
-        "coefficients from all nodules by maximum likelihood",
-        series_uids=tuple(sorted(set(used.series_uid))),
-    )
-    return DiameterRule(intercept=intercept, slope=slope, scale=best.scale, evidence=evidence)
-
-
-def _fit(size: Float64[np.ndarray, " n"], malignant: Bool[np.ndarray, " n"]) -> tuple[float, float]:
-    """Intercept and slope of a logistic curve by maximum likelihood.
-
-    A penalty far below the data's weight (1e-6 of a squared unit) keeps the answer finite under perfect separation.
-    """
-    if not 0 < int(malignant.sum()) < len(malignant):
-        raise InputError("benign and malignant nodules are both needed for a fit")
-    # Centred and scaled, the two coefficients are nearly uncorrelated and the solver needs a few steps only.
-    mean, deviation = float(size.mean()), float(size.std()) or 1.0
-    design = np.stack([np.ones_like(size), (size - mean) / deviation], axis=1)
-
-    def loss(coefficients: Float64[np.ndarray, "2"]) -> tuple[float, Float64[np.ndarray, "2"]]:
-        log_odds = design @ coefficients
-        value = np.mean(np.logaddexp(0.0, log_odds) - malignant * log_odds) + 1e-6 * coefficients @ coefficients
-        return float(value), design.T @ (expit(log_odds) - malignant) / len(size) + 2e-6 * coefficients
-
-    solution = minimize(loss, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-9}).x
-    slope = float(solution[1] / deviation)
-    if slope <= 0:
-        raise InputError("in this table malignancy does not grow with the diameter; a rule of size makes no sense")
-    return float(solution[0] - solution[1] * mean / deviation), slope
-
-
-def _scaled(diameter_mm: Float64[np.ndarray, " n"], scale: Scale) -> Float64[np.ndarray, " n"]:
-    return np.log(diameter_mm) if scale == "log" else diameter_mm
 
 
 def number_groups(names: Sequence[str]) -> Int64[np.ndarray, " n"]:
