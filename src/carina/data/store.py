@@ -223,6 +223,7 @@ class Store:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest in one step; readers see the old one or the new one."""
+    manifest = replace(manifest, scans=tuple(replace(scan, folder="") for scan in manifest.scans))
     body = json.loads(msgspec.json.encode(manifest))
     write_atomically(folder / MANIFEST, (json.dumps(body, indent=1) + "\n").encode())
 
