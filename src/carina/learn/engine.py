@@ -26,7 +26,7 @@ from carina.errors import TrainingError, UsageError
 from carina.learn.batches import Batches, made_ahead, move
 from carina.learn.checkpoint import read_checkpoint, to_cpu, write_checkpoint
 from carina.learn.log import Record, RunLog
-from carina.learn.optimise import autocast, average, make_optimizer, trained, training_mode
+from carina.learn.optimise import autocast, average, channels_last, make_optimizer, trained, training_mode
 from carina.learn.processes import Processes, join_processes
 from carina.learn.schedule import learning_rate_factor
 from carina.learn.settings import MAY_CHANGE, FitSettings
@@ -58,15 +58,15 @@ class Metrics(Protocol):
 
 @runtime_checkable
 class Task(Protocol[B_contra]):
-    """A loss and metrics with a monitor: all that the loop knows of a problem.
+    """A loss and metrics with a monitor: all that the loop knows of a problem."""
 
-    Attributes:
-        monitor: the metric (of the validation data, or of the training data without any) that chooses the best epoch.
-        higher_is_better: whether a larger value of it is better.
-    """
+    @property
+    def monitor(self) -> str:
+        """The metric (of the validation data; of the training data without any) that chooses the best epoch."""
 
-    monitor: str
-    higher_is_better: bool
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a larger value of the monitor is better."""
 
     def loss(self, model: nn.Module, batch: B_contra) -> tuple[Tensor, Any]:
         """The mean loss of a batch, and whatever ``Metrics.update`` takes, without gradients."""
@@ -210,7 +210,7 @@ class _Run:
         torch.manual_seed(settings.seed)
         self.model = model.to(self.device)
         if settings.channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            channels_last(self.model)
         self.averaged = None if settings.ema is None else copy.deepcopy(self.model).requires_grad_(False)
         self.best_weights = to_cpu(self.model.state_dict())
         self.optimizer = make_optimizer(self.model, settings)

@@ -16,6 +16,14 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
 
 
+def channels_last(model: nn.Module) -> None:
+    """Keep the weights of convolutions with their channels last; activations follow them."""
+    for parameter in model.parameters():
+        if parameter.ndim in (4, 5):
+            layout = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
 def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
     """The optimizer of the settings over all parameters that require gradients.
 

@@ -28,7 +28,7 @@ class FitSettings:
         patience: epochs without a better monitor after which training stops. None: never.
         seed: of the loop's own randomness (dropout); the task's data has the same seed by convention.
         device: where to train; under ``torchrun`` "cuda" becomes this process's card.
-        channels_last: keep 4-D weights and activations with their channels last, faster for convolutions.
+        channels_last: keep weights of convolutions with their channels last, which most processors convolve faster.
         validate_every: epochs between two looks at the validation data; the last one is always validated.
         prefetch: batches made ahead in threads; 0 makes each when it is needed.
     """

@@ -1,0 +1,107 @@
+"""What the CT experiments share: settings of a run, the split, initial weights, and the card's record of training.
+
+Must not know losses or batches.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from carina.data.augment import AugmentSettings
+from carina.data.split import every_nth, split_by_patient
+from carina.data.store import Scan, Store
+from carina.errors import TrainingError, UsageError
+from carina.learn import FitResult, FitSettings
+from carina.learn.provenance import command_line, hardware, source_revision
+from carina.models.card import DataSource, Training, load_model
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings of every CT experiment.
+
+    Attributes:
+        name: of the weights, in card and reports; "" for the task's name.
+        split: "patient" (a share of the patients validates), "tenth" (every 10th series by UID), or "none".
+        validation_share: share of the patients that validate.
+        crops_per_epoch: crops learned from in an epoch.
+        validation_crops: crops measured after an epoch.
+        augment: how training crops are changed; None leaves them as they are.
+        init_from: weights to start from, of the same network.
+        licences: licence by origin of the scans, for the card.
+        fit: how to train.
+    """
+
+    name: str = ""
+    split: str = "patient"
+    validation_share: float = 0.15
+    crops_per_epoch: int = 200
+    validation_crops: int = 64
+    augment: AugmentSettings | None = field(default_factory=AugmentSettings)
+    init_from: Path | None = None
+    licences: Mapping[str, str] = field(default_factory=dict)
+    fit: FitSettings = field(default_factory=FitSettings)
+
+    def load_initial(self, model: nn.Module) -> None:
+        """Start from the weights of ``init_from``.
+
+        Raises:
+            UsageError: they belong to another network.
+        """
+        if self.init_from is None:
+            return
+        other, card = load_model(self.init_from)
+        try:
+            model.load_state_dict(other.state_dict())
+        except RuntimeError as error:
+            raise UsageError(f"{self.init_from} holds {card.spec}, which is another network: {error}") from error
+
+    def described(self) -> dict[str, Any]:
+        """Everything but ``fit`` as JSON values, for log and checkpoint."""
+        described = {name: value for name, value in asdict(self).items() if name != "fit"}
+        described["init_from"] = None if self.init_from is None else str(self.init_from)
+        return described
+
+
+def split_scans(store: Store, settings: RunSettings) -> tuple[list[Scan], list[Scan]]:
+    """Scans to learn from and scans to validate with.
+
+    Raises:
+        TrainingError: no scan to learn from.
+    """
+    match settings.split:
+        case "patient":
+            share = settings.validation_share
+            parts = split_by_patient(store.scans, {"train": 1 - share, "validation": share})
+            training, validation = parts["train"], parts["validation"]
+        case "tenth":
+            training, validation = every_nth(sorted(store.scans, key=lambda scan: scan.series_uid))
+        case "none":
+            training, validation = list(store.scans), []
+        case other:
+            raise UsageError(f"split {other!r} is none of 'patient', 'tenth', 'none'")
+    if not training:
+        raise TrainingError(f"the split {settings.split!r} leaves none of {len(store)} scans to learn from")
+    return training, validation
+
+
+def training_of(scans: Sequence[Scan], settings: RunSettings, result: FitResult) -> Training:
+    """The card's record: command, revision, hardware, time, seed, and every series that was learned from."""
+    origins = Counter(scan.origin or "not stated" for scan in scans)
+    return Training(
+        command=command_line(),
+        revision=source_revision(),
+        hardware=hardware(settings.fit.device),
+        seconds=round(result.seconds, 1),
+        seed=settings.fit.seed,
+        epochs=result.epochs,
+        data=tuple(
+            DataSource(origin, settings.licences.get(origin, "not stated"), count)
+            for origin, count in sorted(origins.items())
+        ),
+        series_uids=tuple(sorted(scan.series_uid for scan in scans)),
+    )
