@@ -11,7 +11,6 @@ Must not know scans, networks or losses.
 
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
@@ -67,7 +66,7 @@ class AugmentSettings:
     chance: float = 0.5
 
     @classmethod
-    def off(cls) -> Self:
+    def off(cls) -> "AugmentSettings":
         """Settings under which every crop stays as it is."""
         return cls(False, False, *[0.0] * (len(fields(cls)) - 2))
 
@@ -98,7 +97,7 @@ class Parameters:
     scale_hu: Float[Tensor, " b"]
 
     @classmethod
-    def identity(cls, batch: int) -> Self:
+    def identity(cls, batch: int) -> "Parameters":
         """Parameters that change nothing."""
         zero, one, zeros = torch.zeros(batch), torch.ones(batch), torch.zeros(batch, 3)
         return cls(

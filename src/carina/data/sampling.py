@@ -8,7 +8,6 @@ Must not know voxels, networks or torch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
@@ -45,7 +44,7 @@ class CropList:
     def __len__(self) -> int:
         return len(self.scan)
 
-    def take(self, index: Shaped[np.ndarray, " m"] | slice) -> Self:
+    def take(self, index: Shaped[np.ndarray, " m"] | slice) -> "CropList":
         """The crops at these places."""
         return type(self)(
             self.scan[index], self.center_zyx[index], self.kind[index], self.nodule[index], self.target[index]
