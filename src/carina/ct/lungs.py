@@ -22,7 +22,7 @@ GRID_MM = 2.0
 _LITRES = GRID_MM**3 / 1e6
 
 _TISSUE_HU, _AIR_HU, _GAS_HU = -350.0, -400.0, -960.0
-_GAS_FRACTION = 0.75
+_GAS_SHARE = 0.75
 _CLOSING_MM = 15.0
 _LUMEN_HU = -920.0
 _WIDEST_AIRWAY_CM2, _SHORTEST_AIRWAY_MM, _AIRWAYS_FROM_MIDLINE_MM = 8.0, 30.0, 40.0
@@ -122,10 +122,10 @@ def _body(tissue: Mask) -> Mask:
     return _fill_in_plane(np.pad(body, ((0, 0), (1, 1), (1, 1))) | _cut_outline(body))[:, 1:-1, 1:-1]
 
 
-def _cut_outline(body: Mask) -> Mask:
+def _cut_outline(body: Mask) -> Bool[np.ndarray, "z y+2 x+2"]:
     """The outline where the view cuts the body, as a ring of one voxel around every slice.
 
-    It is set between the outermost body voxels of an edge that runs mostly through the body.
+    It is set between the outermost body voxels of an edge of which much shows the body (the rest may be lung).
     """
     ring = np.pad(np.zeros_like(body), ((0, 0), (1, 1), (1, 1)))
     front_and_back = [(ring[:, 0, 1:-1], body[:, 0]), (ring[:, -1, 1:-1], body[:, -1])]
@@ -133,7 +133,7 @@ def _cut_outline(body: Mask) -> Mask:
     for line, edge in front_and_back + sides:
         between = np.logical_or.accumulate(edge, 1) & np.logical_or.accumulate(edge[:, ::-1], 1)[:, ::-1]
         touched, length = edge.sum(1), between.sum(1)
-        cut = (touched > 0.1 * edge.shape[1]) & (touched >= 0.6 * length)
+        cut = (touched > 0.1 * edge.shape[1]) & (touched >= 0.4 * length)
         line[:] = between & cut[:, None]
     return ring
 
@@ -149,26 +149,30 @@ def _fill_in_plane(mask: Mask) -> Mask:
 
 
 def _lung_like(air: Mask, hu: Field) -> Mask:
-    """The large components of air in the body that hold parenchyma; gas is nearly all below -960 HU."""
+    """The large components of air in the body that hold parenchyma.
+
+    Well inside its wall gas is nearly all below -960 HU; lung is not, even with severe emphysema.
+    """
     labels, n = ndimage.label(air)
-    litres = np.bincount(labels.ravel(), minlength=2) * _LITRES
-    gas = np.bincount(labels.ravel(), hu.ravel() < _GAS_HU, minlength=2) * _LITRES
+    core = _squared_distance(~air, 2) > 4
+    inner, gas = labels[core], hu[core] < _GAS_HU
+    litres = np.bincount(labels.ravel(), minlength=n + 1) * _LITRES
     litres[0] = 0.0
+    gas_share = np.bincount(inner, gas, minlength=n + 1) / np.maximum(np.bincount(inner, minlength=n + 1), 1)
     large = litres > _SMALLEST_PART_LITRES
-    lung = large & (gas <= _GAS_FRACTION * litres)
+    lung = large & (gas_share <= _GAS_SHARE)
     if not lung.any():
-        seen = ", ".join(f"{a:.2f} l ({100 * g / a:.0f} % gas)" for a, g in zip(litres[large], gas[large], strict=True))
+        pieces = zip(litres[large], gas_share[large], strict=True)
+        seen = ", ".join(f"{volume:.2f} l ({100 * share:.0f} % gas)" for volume, share in pieces)
         raise NoLungsError(
-            "no lungs found: "
-            + (
-                f"the air inside the body is gas, not lung: {seen}"
-                if seen
-                else f"the largest of {n} pieces of air "
-                f"inside the body holds {litres.max():.2f} l, a lung at least {_SMALLEST_PART_LITRES} l"
-            )
+            f"no lungs found: the air inside the body is gas, not lung: {seen}"
+            if seen
+            else f"no lungs found: the largest of {n} pieces of air inside the body holds {litres.max():.2f} l, "
+            f"a lung at least {_SMALLEST_PART_LITRES} l"
         )
     lung &= litres > _SMALLEST_PART_OF_LARGEST * litres[lung].max()
-    return lung[labels]
+    kept: Mask = lung[labels]
+    return kept
 
 
 def _airways(lungs: Mask, hu: Field) -> Mask:
