@@ -19,6 +19,7 @@ from carina.data.phantom_place import Placed, place_lookalikes, place_nodules
 from carina.data.phantom_render import Contents, scan
 from carina.data.phantom_scanner import Kernel, Protocol, draw_protocol
 from carina.data.phantom_trees import draw_tubes
+from carina.errors import UsageError
 from carina.geometry import Geometry, Vector3
 from carina.volume import Source, Volume
 
@@ -93,7 +94,12 @@ def make_phantom(
 
     Returns:
         The CT with its truth.
+
+    Raises:
+        UsageError: more nodules than the lungs have room for.
     """
+    if nodules is not None and not 0 <= nodules <= 100:
+        raise UsageError(f"{nodules} nodules in a phantom; expected 0 to 100")
     rng = np.random.default_rng([20_259, seed])
     anatomy = grow_anatomy(rng)
     protocol = draw_protocol(

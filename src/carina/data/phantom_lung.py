@@ -10,11 +10,11 @@ from jaxtyping import Float, Float32
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from carina.data.phantom_anatomy import CELL_MM, Anatomy
-from carina.data.phantom_organs import Point
+from carina.data.phantom_anatomy import Anatomy
+from carina.data.phantom_frame import CELL_MM
 from carina.data.phantom_trees import Branches, Tubes, bend, grow_tree, join, polyline
 
-TIP_VOLUME_MM3 = 500.0
+TIP_VOLUME_MM3 = 450.0
 """Lung served by one end of an arterial or venous tree."""
 
 
@@ -56,7 +56,7 @@ def grow_lung_trees(rng: np.random.Generator, anatomy: Anatomy) -> LungTrees:
     lumens: list[Tubes] = [polyline(np.array(centre.trachea), np.full(4, centre.airway_radii[0]))]
     walls: list[Tubes] = [polyline(np.array(centre.trachea), np.full(4, centre.airway_radii[0] + 1.4))]
     forks = []
-    exponent = rng.uniform(0.33, 0.365)
+    exponent = rng.uniform(0.36, 0.40)
     for side in (0, 1):
         mine = position[left == bool(side)]
         if len(mine) < 100:
@@ -71,11 +71,11 @@ def grow_lung_trees(rng: np.random.Generator, anatomy: Anatomy) -> LungTrees:
         lobes = int(lobe.max()) + 1
         branches = grow_tree(
             rng, tips[0], lobe, np.repeat(root[None], lobes, 0), np.repeat(heading[None], lobes, 0),
-            root_radius_mm=rng.uniform(6.4, 7.8), exponent=exponent, tip_radius_mm=0.42,
+            root_radius_mm=rng.uniform(6.0, 7.2), exponent=exponent, tip_radius_mm=0.44,
         )  # fmt: skip
         arteries.append(bend(branches))
         forks.append(_forks(branches))
-        air, wall = _bronchi(rng, branches, bronchus[-1], lobes)
+        air, wall = _bronchi(rng, branches, bronchus[-1])
         radii = np.array(
             [centre.airway_radii[0] * 0.85, centre.airway_radii[1 + side], centre.airway_radii[1 + side] * 0.92]
         )
@@ -87,7 +87,7 @@ def grow_lung_trees(rng: np.random.Generator, anatomy: Anatomy) -> LungTrees:
         roots = np.asarray(centre.vein_roots[side])
         branches = grow_tree(
             rng, tips[1], lower, roots, _unit(np.tile([[0.0, -0.2, 1.0 if side else -1.0]], (2, 1))),
-            root_radius_mm=rng.uniform(6.4, 7.8), exponent=exponent, tip_radius_mm=0.42,
+            root_radius_mm=rng.uniform(6.0, 7.2), exponent=exponent, tip_radius_mm=0.44,
         )  # fmt: skip
         veins.append(bend(branches))
         forks.append(_forks(branches))
@@ -99,7 +99,7 @@ def touches(anatomy: Anatomy, trees: LungTrees) -> Float[np.ndarray, "n 3"]:
     a, v = trees.arteries, trees.veins
     big_a, big_v = a.radius_a > 0.7, v.radius_a > 0.7
     mid_a, mid_v = (a.a + a.b)[big_a] / 2, (v.a + v.b)[big_v] / 2
-    distance, nearest = cKDTree(mid_v).query(mid_a, distance_upper_bound=9.0)
+    distance, nearest = map(np.asarray, cKDTree(mid_v).query(mid_a, distance_upper_bound=9.0))
     found = np.isfinite(distance)
     gap = distance[found] - a.radius_a[big_a][found] - v.radius_a[big_v][nearest[found]]
     crossing = ((mid_a[found] + mid_v[nearest[found]]) / 2)[gap < 0.8]
@@ -129,20 +129,17 @@ def _forks(branches: Branches) -> np.ndarray:
     return branches.start[children[good]]
 
 
-def _bronchi(
-    rng: np.random.Generator, arteries: Branches, hilum: Point | np.ndarray, lobes: int
-) -> tuple[Tubes, Tubes]:
+def _bronchi(rng: np.random.Generator, arteries: Branches, hilum: Float[np.ndarray, "3"]) -> tuple[Tubes, Tubes]:
     """Bronchi run beside the arteries, a little to one side, as far as their lumen can be seen."""
     lumen = np.clip(arteries.radius_mm * rng.uniform(0.75, 1.0), 0.0, 5.0)
-    wall = 0.35 + 0.14 * lumen
+    wall = 0.3 + 0.12 * lumen
     direction = _unit(arteries.end - arteries.start + 1e-6)
     aside = _unit(np.cross(direction, _unit(rng.standard_normal(3))) + 1e-6)
     end = arteries.end + aside * (arteries.radius_mm + lumen + 0.6 * wall)[:, None]
     start = np.where(arteries.parent[:, None] >= 0, end[arteries.parent], np.asarray(hilum)[None])
-    keep = lumen > 0.85
+    keep = lumen > 0.95
     number = np.cumsum(keep) - 1
     parent = np.where(arteries.parent >= 0, number[arteries.parent], -1)
-    del lobes
     beside = Branches(
         start[keep], end[keep], arteries.heading[keep], lumen[keep], parent[keep], arteries.generation[keep]
     )

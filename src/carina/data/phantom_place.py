@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from scipy import ndimage
 
-from carina.data.phantom_anatomy import CELL_MM, Anatomy
+from carina.data.phantom_anatomy import Anatomy
+from carina.data.phantom_frame import CELL_MM
 from carina.data.phantom_lung import LungTrees, sample
 from carina.data.phantom_nodules import Lesion, Place, draw_band, draw_diameter, draw_nodule, draw_plaque
 from carina.data.phantom_scanner import Protocol
+from carina.errors import UsageError
 
 PLACES: tuple[Place, ...] = ("free", "pleural", "vascular")
 PLACE_SHARES = (0.52, 0.28, 0.20)
@@ -104,14 +106,20 @@ def place_nodules(
     vessels: UInt8[np.ndarray, "z y x"],
     walls: UInt8[np.ndarray, "z y x"],
 ) -> list[Placed]:
-    """Place ``n`` nodules apart from each other, visible beside vessels and airways."""
+    """Place ``n`` nodules apart from each other, visible beside vessels and airways.
+
+    Raises:
+        UsageError: so many have no room.
+    """
     placed: list[Placed] = []
     depth = anatomy.lung
     voxels = np.argwhere(depth > 0.5)
     vessel_mid = np.concatenate([(t.a + t.b) / 2 for t in (trees.arteries, trees.veins)])
     vessel_r = np.concatenate([t.radius_a for t in (trees.arteries, trees.veins)])
     on_vessel = vessel_mid[(vessel_r > 0.7) & (vessel_r < 2.2)]
-    while len(placed) < n:
+    for _ in range(20 * n + 20):
+        if len(placed) == n:
+            return placed
         diameter = draw_diameter(rng)
         place = PLACES[int(rng.choice(3, p=PLACE_SHARES))]
         for attempt in range(80):
@@ -137,6 +145,7 @@ def place_nodules(
             placed.append(new)
             break
     return placed
+    raise UsageError(f"the lungs of this phantom have room for {len(placed)} nodules, not for {n}; ask for fewer")
 
 
 def _box(placed: Placed) -> tuple[slice, slice, slice]:
@@ -158,7 +167,7 @@ def place_lookalikes(
     """Place scars in the lungs and plaques on the pleura, away from the nodules."""
     placed: list[Placed] = []
     voxels = np.argwhere(anatomy.lung > 0.5)
-    slope = np.stack(np.gradient(ndimage.gaussian_filter(anatomy.lung, 1.0)), -1)
+    slope = np.stack(list(np.gradient(ndimage.gaussian_filter(anatomy.lung, 1.0))), -1)
     for _ in range(60 * n):
         if len(placed) == n:
             break

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, UInt8
 
-from carina.data.phantom_anatomy import CELL_MM, FAT_HU, Anatomy
+from carina.data.phantom_anatomy import Anatomy
+from carina.data.phantom_frame import CELL_MM
 from carina.data.phantom_place import Placed
 from carina.data.phantom_scanner import Detector, Plane, Protocol, Upsampler
+from carina.data.phantom_wall import FAT_HU
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def _parenchyma(
     right = x_mm < 0
     horizontal = np.clip(1 - np.abs(field(anatomy.horizontal)[:, right]) / px, 0, 1) * (oblique[:, right] > 0)
     sheet[:, right] = np.maximum(sheet[:, right], horizontal)
-    return np.asarray(air + (look.fissure - air) * sheet * 0.7, np.float32)
+    return np.asarray(air + (look.fissure - air) * sheet * 0.55, np.float32)
 
 
 def _table(y_mm: Float32[np.ndarray, " y"], x_mm: Float32[np.ndarray, " x"], back_mm: float) -> Plane:

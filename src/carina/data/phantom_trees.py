@@ -86,11 +86,11 @@ def grow_tree(
     while len(counts):
         first = np.concatenate([[0], np.cumsum(counts)[:-1]])
         centre = np.add.reduceat(tips, first, axis=0) / counts[:, None]
-        reach = np.where(counts == 1, 1.0, rng.uniform(0.32, 0.55, len(counts)))
+        reach = np.where(counts == 1, 1.0, rng.uniform(0.25, 0.5, len(counts)))
         end = start + (centre - start) * reach[:, None]
         length = np.linalg.norm(end - start, axis=1)
         # Off the straight line a little: no two branches of a real tree are mirror images.
-        end += rng.normal(0.0, 0.08, end.shape) * length[:, None] * (counts > 1)[:, None]
+        end += rng.normal(0.0, 0.05, end.shape) * length[:, None] * (counts > 1)[:, None]
         radius = np.minimum(
             root_radius_mm * (counts / total) ** exponent * rng.uniform(0.9, 1.1, len(counts)), parent_radius
         )
@@ -104,15 +104,18 @@ def grow_tree(
         which = np.repeat(np.arange(len(counts)), counts)
         offset = tips - centre[which]
         spread = np.add.reduceat(offset[:, :, None] * offset[:, None, :], first, axis=0)
-        axis = np.linalg.eigh(spread)[1][:, :, -1] + rng.normal(0.0, 0.25, (len(counts), 3))
+        # Across the way it came, that is: both children go on outwards, none turns back.
+        arrived = (end - start) / np.maximum(length, 1e-6)[:, None]
+        across = np.eye(3) - 0.85 * arrived[:, :, None] * arrived[:, None, :]
+        axis = np.linalg.eigh(across @ spread @ across)[1][:, :, -1]
+        axis += rng.normal(0.0, 0.15, axis.shape)
         along = (offset * axis[which]).sum(1)
         tips = tips[np.lexsort((along, which))]
         tips = tips[np.repeat(counts > 1, counts)]
         alive = counts > 1
         n = counts[alive]
-        left = np.clip(np.round(n * rng.uniform(0.33, 0.67, len(n))).astype(int), 1, n - 1)
+        left = np.clip(np.round(n * rng.uniform(0.25, 0.75, len(n))).astype(int), 1, n - 1)
         counts = np.stack([left, n - left], 1).ravel()
-        arrived = (end - start) / np.maximum(length, 1e-6)[:, None]
         start, heading = np.repeat(end[alive], 2, 0), np.repeat(arrived[alive], 2, 0)
         parent_radius, parent = np.repeat(radius[alive], 2), np.repeat(index[alive], 2)
     columns = [np.concatenate(column) for column in zip(*made, strict=True)]
