@@ -11,7 +11,8 @@ from carina.findings import RESEARCH_USE
 
 WIDTH, HEIGHT = 460, 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 12, 46
-_COLORS = ("#0d6e78", "#b4541a", "#5b4aa0", "#5a6b74")
+_COLORS = ("#0d6e78", "#b4541a", "#5b4aa0")
+_COMPARISON = "#8a99a1"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Plot:
         y_label: name of the y axis.
         x_ticks: values to mark on the x axis; the first and last are its ends.
         lines: what to draw.
-        log_x: whether the x axis is logarithmic; points left of its first tick are then drawn on its edge.
+        log_x: whether the x axis is logarithmic. Lines are cut at the first and last tick.
     """
 
     title: str
@@ -75,10 +76,10 @@ h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 16px; margin: 0 0 10px;
 .soft { color: var(--soft); }
 .sheet { background: var(--sheet); border: 1px solid var(--line); border-radius: 10px;
   padding: 18px 20px; margin: 18px 0; overflow-x: auto; }
-.plots { display: flex; flex-wrap: wrap; gap: 18px; } .plots .sheet { margin: 0; flex: 1 1 440px; }
+.plots { display: flex; flex-wrap: wrap; gap: 18px; } .plots .sheet { margin: 0; flex: 1 1 440px; max-width: 560px; }
 table { border-collapse: collapse; } th, td { padding: 4px 14px 4px 0; text-align: right; }
 th:first-child, td:first-child { text-align: left; } tr + tr > * { border-top: 1px solid var(--line); }
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft); font-size: 12px; }
+section > svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft); font-size: 12px; }
 .grid { stroke: var(--line); stroke-width: 1; } .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 """
 
@@ -119,14 +120,14 @@ def draw(plot: Plot) -> str:
         f"{escape(plot.y_label)}</text>"
     )
     for number, line in enumerate(plot.lines):
-        pieces.append(_draw_line(plot, line, _COLORS[number % len(_COLORS)]))
+        pieces.append(_draw_line(plot, line, _color(number, line)))
     named = [(n, line) for n, line in enumerate(plot.lines) if line.label]
     for row, (number, line) in enumerate(named):
         y = bottom - 10 - 16 * (len(named) - 1 - row)
         dash = ' stroke-dasharray="5 4"' if line.dashed else ""
         pieces.append(
             f'<line x1="{right - 30}" y1="{y - 4}" x2="{right - 8}" y2="{y - 4}" stroke-width="2"{dash} '
-            f'stroke="{_COLORS[number % len(_COLORS)]}"/>'
+            f'stroke="{_color(number, line)}"/>'
             f'<text x="{right - 36}" y="{y}" text-anchor="end">{escape(line.label)}</text>'
         )
     name = escape(f"{plot.title}: {plot.y_label} against {plot.x_label}")
@@ -138,20 +139,33 @@ def _draw_line(plot: Plot, line: Line, color: str) -> str:
     if not line.marks:
         path = " ".join(f"{_x(plot, x):.1f},{_y(y):.1f}" for x, y in line.points)
         dash = ' stroke-dasharray="5 4"' if line.dashed else ""
-        pieces.append(f'<polyline class="curve" stroke="{color}"{dash} points="{path}"/>')
+        # An inner svg cuts off what lies outside of it; two pixels more keep lines along the edge whole.
+        box = f"{_LEFT - 2} {_TOP - 2} {WIDTH - _LEFT - _RIGHT + 4} {HEIGHT - _TOP - _BOTTOM + 4}"
+        x, y, width, height = box.split()
+        pieces.append(
+            f'<svg x="{x}" y="{y}" width="{width}" height="{height}" viewBox="{box}">'
+            f'<polyline class="curve" stroke="{color}"{dash} points="{path}"/></svg>'
+        )
     else:
         pieces += [f'<circle cx="{_x(plot, x):.1f}" cy="{_y(y):.1f}" r="3.5" fill="{color}"/>' for x, y in line.points]
-    for (x, _), (low, high) in zip(line.points, line.low_high, strict=False):
+    for (x_value, _), (low, high) in zip(line.points, line.low_high, strict=False):
         if math.isfinite(low) and math.isfinite(high):
-            at = f"{_x(plot, x):.1f}"
+            at = f"{_x(plot, x_value):.1f}"
             pieces.append(f'<path stroke="{color}" stroke-width="1.2" d="M{at} {_y(low):.1f}V{_y(high):.1f}"/>')
     return "".join(pieces)
 
 
+def _color(number: int, line: Line) -> str:
+    return _COMPARISON if line.dashed else _COLORS[number % len(_COLORS)]
+
+
 def _x(plot: Plot, value: float) -> float:
     first, last = plot.x_ticks[0], plot.x_ticks[-1]
-    value = min(max(value, first), last)
-    at = math.log(value / first) / math.log(last / first) if plot.log_x else (value - first) / (last - first)
+    if plot.log_x:
+        # 0 lies infinitely far to the left; a thousandth of the first tick is far enough.
+        at = math.log(max(value, first / 1000) / first) / math.log(last / first)
+    else:
+        at = (value - first) / (last - first)
     return _LEFT + at * (WIDTH - _LEFT - _RIGHT)
 
 
