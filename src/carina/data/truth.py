@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, Int16, UInt8
 from scipy import ndimage
 
 from carina.ct.preprocess import PreparedScan
-from carina.ct.resample import resample_mask
+from carina.ct.resample import sample_planes
 from carina.data.cases import Case
 from carina.data.lidc import find_nodules, read_scan
 from carina.data.store import IGNORE, Nodule, NoduleType
@@ -141,16 +141,29 @@ def _inside(center_lps: Vector3, geometry: Geometry) -> Vector3 | None:
 def _moved(
     mask: Bool[np.ndarray, "z y x"], source: Geometry, target: Geometry
 ) -> tuple[tuple[slice, ...], Bool[np.ndarray, "d h w"]] | None:
-    """A small mask on the analysis grid: the box it falls into and the mask there; None outside of the grid."""
+    """A mask on the analysis grid: the box it falls into and the mask there; None outside of the grid.
+
+    It is interpolated and as many voxels are taken as keep its volume, the fullest first and of equally full ones
+    those nearest to the centre. Cut at one half instead, a nodule of 4 mm on slices of 3 mm would lose half of itself.
+    """
     padded, around = np.pad(mask, 1), source.crop((-1, -1, -1), tuple(n + 2 for n in mask.shape))
-    corners = target.to_zyx(np.array(around.bounds_lps()))
-    low = np.maximum(np.floor(corners.min(axis=0)), 0).astype(int)
-    high = np.minimum(np.ceil(corners.max(axis=0)) + 1, target.shape_zyx).astype(int)
-    if (high <= low).any():
-        return None
+    corners = target.to_zyx(around.bounds_lps())
+    low, high = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int) + 1
     shape = (int(high[0] - low[0]), int(high[1] - low[1]), int(high[2] - low[2]))
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    return box, resample_mask(padded, around, target.crop(low, shape))
+    planes = sample_planes(padded.view(np.uint8), around, target.crop(low, shape), 0)
+    share = np.stack(list(planes))
+    voxels = max(round(mask.sum() * source.voxel_volume_mm3 / target.voxel_volume_mm3), 1)
+    places = np.argwhere(share > 0)
+    fullness = share[share > 0].astype(np.float64)
+    center = (fullness[:, None] * places).sum(axis=0) / fullness.sum()
+    distance = np.linalg.norm((places - center) * target.spacing_zyx_mm, axis=1)
+    moved = np.zeros(shape, bool)
+    moved[tuple(places[np.lexsort((distance, -fullness))[:voxels]].T)] = True
+    first, last = np.maximum(low, 0), np.minimum(high, target.shape_zyx)
+    if (last <= first).any():
+        return None
+    box = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    return box, moved[tuple(slice(int(a), int(b)) for a, b in zip(first - low, last - low, strict=True))]
 
 
 def _draw_outlines(truth: Truth, case: Case, target: Geometry, source: Geometry) -> None:
