@@ -133,7 +133,7 @@ def _cut_outline(body: Mask) -> Bool[np.ndarray, "z y+2 x+2"]:
     for line, edge in front_and_back + sides:
         between = np.logical_or.accumulate(edge, 1) & np.logical_or.accumulate(edge[:, ::-1], 1)[:, ::-1]
         touched, length = edge.sum(1), between.sum(1)
-        cut = (touched > 0.1 * edge.shape[1]) & (touched >= 0.4 * length)
+        cut = (touched > 0.1 * edge.shape[1]) & (touched >= 0.25 * length)
         line[:] = between & cut[:, None]
     return ring
 
