@@ -6,11 +6,11 @@ it is denser than what is there, blurred as the scan is, and limited to the lung
 Must not know nodules, their statistics, or files.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int16, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int16, Int64, UInt8
 from scipy import ndimage
 
 from carina.errors import InputError
@@ -20,8 +20,8 @@ from carina.volume import Volume
 IGNORE = 255
 """Label of voxels that are neither trained on nor scored."""
 
-Body = Callable[[Float32[np.ndarray, "z y x 3"]], Float32[np.ndarray, "z y x"]]
-"""Signed distance in mm (positive inside) at points given in mm along the array's axes, from the body's centre."""
+GAP_MM = 2.5
+"""Widest gap between a lung mask and the wall that bodies may fill."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,25 @@ class Blended:
     hu: Int16[np.ndarray, "z y x"]
 
 
+@dataclass(frozen=True, eq=False)
+class Raster:
+    """The lung on every few voxels, for choosing places.
+
+    Attributes:
+        stride: voxels from one raster point to the next, along each axis.
+        first: voxel of the first raster point.
+        depth_mm: distance of each point from the lung's border, 0 outside.
+    """
+
+    stride: Int64[np.ndarray, "3"]
+    first: Int64[np.ndarray, "3"]
+    depth_mm: Float64[np.ndarray, "z y x"]
+
+    def to_zyx(self, points: Int64[np.ndarray, "*n 3"]) -> Float64[np.ndarray, "*n 3"]:
+        """Voxel indices of raster points."""
+        return np.asarray(points * self.stride + self.first, float)
+
+
 class Canvas:
     """A copy of a CT to draw into, with its lung, its labels and its own blur and noise.
 
@@ -118,6 +137,21 @@ class Canvas:
             self.label[ignore] = IGNORE
         self.noise_hu, self.mottle_hu = _noise(self.hu, lung)
         self.blur_mm = float(rng.uniform(0.4, 0.8))
+
+    @cached_property
+    def raster(self) -> Raster:
+        """The lung on a raster of about 2.5 mm."""
+        stride = np.maximum(1, np.rint(2.5 / self.spacing)).astype(int)
+        lung = self.lung[tuple(slice(int(s) // 2, None, int(s)) for s in stride)]
+        if not lung.any():
+            return Raster(stride, stride // 2, np.zeros(lung.shape))
+        box = ndimage.find_objects(lung.view(np.uint8))[0]
+        # One layer of padding where the lung ends; none where the scan ends: there is no pleura.
+        low = np.maximum([s.start - 1 for s in box], 0)
+        high = [s.stop + 1 for s in box]
+        near = lung[tuple(slice(int(a), b) for a, b in zip(low, high, strict=True))]
+        depth = ndimage.distance_transform_edt(near, sampling=self.spacing * stride)
+        return Raster(stride, low * stride + stride // 2, np.asarray(depth))
 
     def fine_grid(
         self,
@@ -217,7 +251,8 @@ class Canvas:
         lung = self.lung[box]
         if lung.all() or not lung.any():
             return np.array(lung)
-        gap = ndimage.distance_transform_edt(~lung, sampling=self.spacing) <= 3.0
+        reach = 2 * np.floor(GAP_MM / self.spacing).astype(int) + 1
+        gap = ndimage.maximum_filter(lung.view(np.uint8), size=tuple(reach)).view(bool)
         return np.asarray(lung | (gap & (structure < -300) & (structure > -1000)), bool)
 
     def _without_mottle(
@@ -231,29 +266,6 @@ class Canvas:
         level = float(np.median(air)) if air.size > 20 else -850.0
         rise = structure - level
         return np.asarray(level + rise - np.clip(rise, -2 * self.mottle_hu, 2 * self.mottle_hu), np.float32)
-
-
-def smooth_noise(
-    rng: np.random.Generator, grid: FineGrid, cell_mm: float, strength: float
-) -> Float32[np.ndarray, "z y x"]:
-    """Random values of standard deviation about ``strength`` that vary over about ``cell_mm``."""
-    shape = grid.offset_mm.shape[:3]
-    cells = [max(cell_mm / step, 1.0) for step in grid.step_mm]
-    coarse = rng.standard_normal([int(n / c) + 3 for n, c in zip(shape, cells, strict=True)]) * 1.4 * strength
-    for axis, (n, cell) in enumerate(zip(shape, cells, strict=True)):
-        place = np.arange(n) / cell + rng.uniform()
-        left = place.astype(int)
-        weights = np.zeros((n, coarse.shape[axis]))
-        weights[np.arange(n), left] = 1 - (place - left)
-        weights[np.arange(n), left + 1] = place - left
-        coarse = np.moveaxis(np.tensordot(weights, coarse, axes=(1, axis)), 0, axis)
-    return coarse.astype(np.float32)
-
-
-def random_rotation(rng: np.random.Generator) -> Float64[np.ndarray, "3 3"]:
-    """A rotation or mirrored rotation, all equally likely."""
-    q, r = np.linalg.qr(rng.standard_normal((3, 3)))
-    return np.asarray(q * np.sign(np.diag(r)))
 
 
 def _logistic(x: Float32[np.ndarray, "z y x"]) -> Float32[np.ndarray, "z y x"]:

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 from scipy import ndimage
 
-from carina.data.blend import Canvas, FineGrid, Tissue, random_rotation, smooth_noise
+from carina.data.blend import Canvas, FineGrid, Tissue
+from carina.data.random_forms import random_curve, random_rotation, smooth_noise
 
 KINDS = {"tube": 0.62, "plate": 0.2, "plaque": 0.18}
 """Share of each kind of distractor; a plaque high in the lung is an apical cap."""
@@ -42,11 +43,9 @@ def add_distractors(canvas: Canvas, count: int, rng: np.random.Generator) -> Flo
     Returns:
         Fractional indices (z, y, x) of points on them that a detector may take for nodules.
     """
-    stride = np.maximum(1, np.rint(2.0 / canvas.spacing)).astype(int)
-    every = tuple(slice(int(s) // 2, None, int(s)) for s in stride)
-    depth = ndimage.distance_transform_edt(canvas.lung[every], sampling=canvas.spacing * stride)
+    depth = canvas.raster.depth_mm
     inside = np.argwhere(depth > 0)
-    border = np.argwhere((depth > 0) & (depth <= 2.5))
+    border = np.argwhere((depth > 0) & (depth <= 3.0))
     marks = []
     for _ in range(count):
         kind = list(KINDS)[rng.choice(len(KINDS), p=list(KINDS.values()))]
@@ -54,13 +53,13 @@ def add_distractors(canvas: Canvas, count: int, rng: np.random.Generator) -> Flo
         if not len(points):
             continue
         chosen = points[rng.integers(len(points))]
-        center = (chosen * stride + stride // 2).astype(float)
+        center = canvas.raster.to_zyx(chosen)
         if kind == "tube":
             marks += _tube(canvas, center, rng)
         elif kind == "plate":
             marks += _plate(canvas, center, rng)
         else:
-            marks += _plaque(canvas, center, _normal(depth, chosen, canvas.spacing * stride), rng)
+            marks += _plaque(canvas, center, _normal(depth, chosen, canvas.spacing * canvas.raster.stride), rng)
     return np.array(marks, float).reshape(-1, 3)
 
 
@@ -88,7 +87,7 @@ def _tube(canvas: Canvas, center: Float64[np.ndarray, "3"], rng: np.random.Gener
     """A curved, tapering vessel; it may end, swell or branch within the lung."""
     radius = float(np.exp(rng.uniform(np.log(0.7), np.log(4.0))))
     length = max(rng.uniform(14, 50), 7 * radius)
-    line = _curve(length, rng)
+    line = random_curve(rng, length)
     radii = radius * np.linspace(1, rng.uniform(0.35, 1.0), len(line))
     marks = [line[len(line) // 2], line[0], line[-1]]
     if rng.random() < 0.2:
@@ -97,7 +96,7 @@ def _tube(canvas: Canvas, center: Float64[np.ndarray, "3"], rng: np.random.Gener
     pieces = [(line, radii)]
     if rng.random() < 0.45:
         fork = int(rng.integers(2, len(line) - 2))
-        child = _curve(length * rng.uniform(0.3, 0.6), rng)
+        child = random_curve(rng, length * rng.uniform(0.3, 0.6))
         child = child - child[0] + line[fork]
         pieces.append((child, radii[fork] * np.linspace(0.8, 0.4, len(child))))
         marks += [line[fork], child[-1]]
@@ -112,15 +111,6 @@ def _tube(canvas: Canvas, center: Float64[np.ndarray, "3"], rng: np.random.Gener
             _add_segment(distance, grid, piece[k], piece[k + 1], thickness[k], thickness[k + 1])
     tissue = Tissue(float(rng.normal(30, 60)), rng.uniform(0.12, 0.45))
     return _paint(canvas, drawing, grid, distance, tissue)
-
-
-def _curve(length_mm: float, rng: np.random.Generator) -> Float64[np.ndarray, "14 3"]:
-    """A bent line through the origin, in mm."""
-    t = np.linspace(-0.5, 0.5, 14)[:, None]
-    turn = random_rotation(rng)
-    bend = rng.standard_normal(2) * 0.15 * length_mm
-    wave = np.concatenate([length_mm * t, bend[0] * (4 * t * t - 0.3), bend[1] * (8 * t**3 - t)], axis=1)
-    return np.asarray(wave @ turn)
 
 
 def _add_segment(

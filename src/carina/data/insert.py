@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from scipy import ndimage
 
-from carina.data.blend import IGNORE, Canvas, FineGrid, Tissue, random_rotation, smooth_noise
-from carina.data.shapes import ShapeAtlas
+from carina.data.blend import IGNORE, Canvas, FineGrid, Tissue
+from carina.data.random_forms import random_rotation, smooth_noise
+from carina.data.shapes import SIDE, VOXELS_PER_DIAMETER, ShapeAtlas
 from carina.geometry import Vector3
 
 NoduleType = Literal["solid", "part-solid", "ground-glass", "calcified"]
@@ -28,6 +29,9 @@ SMALL_TYPES: dict[NoduleType, float] = {"solid": 0.79, "calcified": 0.06, "groun
 
 DIAMETER_MM = (3.2, 32.0)
 """Smallest and largest diameter that is inserted."""
+
+LEAST_SEEN_MM = 3.0
+"""Smallest equivalent diameter of a mask that counts as a nodule."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +85,13 @@ class Places:
 
 
 def find_places(canvas: Canvas) -> Places:
-    """All places of the lung of a CT, on a raster of about 2 mm."""
-    stride = np.maximum(1, np.rint(2.0 / canvas.spacing)).astype(int)
-    every = tuple(slice(int(s) // 2, None, int(s)) for s in stride)
-    lung = canvas.lung[every]
-    depth = ndimage.distance_transform_edt(lung, sampling=canvas.spacing * stride)
-    index = np.argwhere(lung)
-    rows = tuple(index.T)
+    """All places of the lung of a CT, on its raster."""
+    points = np.argwhere(canvas.raster.depth_mm > 0)
+    index = canvas.raster.to_zyx(points)
     return Places(
-        (index * stride + stride // 2).astype(float),
-        np.asarray(depth[rows], float),
-        np.asarray(canvas.hu[every][rows] > -400),
+        index,
+        np.asarray(canvas.raster.depth_mm[tuple(points.T)], float),
+        np.asarray(canvas.hu[tuple(index.astype(int).T)] > -400),
     )
 
 
@@ -170,13 +170,15 @@ def insert_nodule(
     """
     shape = int(rng.integers(len(atlas)))
     turn = random_rotation(rng) * rng.uniform(0.85, 1.18, 3)
-    spiculated = kind in ("solid", "part-solid") and diameter_mm >= 8 and rng.random() < 0.25
-    lobulated = diameter_mm >= 6 and rng.random() < 0.2
+    spiculated = kind in ("solid", "part-solid") and diameter_mm >= 8 and rng.random() < 0.35
+    lobulated = diameter_mm >= 6 and rng.random() < 0.3
     spike_mm = diameter_mm * rng.uniform(0.25, 0.6) if spiculated else 0.0
 
     # Rows of ``turn`` are array axes, columns the shape's own axes: offset -> shape is a multiplication from the
     # right, and a shape's point lies at (its position) @ inv(turn).
-    outline = (np.argwhere(atlas.mask(shape)) - (39 / 2)) * (diameter_mm / 17.0) @ np.linalg.inv(turn)
+    outline = (
+        (np.argwhere(atlas.mask(shape)) - (SIDE - 1) / 2) * (diameter_mm / VOXELS_PER_DIAMETER) @ np.linalg.inv(turn)
+    )
     margin = spike_mm + 0.08 * diameter_mm
     grid = canvas.fine_grid(
         center_zyx, outline.min(0) - margin, outline.max(0) + margin, float(np.clip(diameter_mm / 12, 0.35, 0.9))
@@ -185,7 +187,7 @@ def insert_nodule(
         return "occupied"
     points = grid.offset_mm @ turn.astype(np.float32)
     distance = atlas.signed_distance(shape, points, diameter_mm)
-    distance += smooth_noise(rng, grid, max(1.5, diameter_mm / rng.uniform(2.5, 6)), rng.uniform(0, 0.05) * diameter_mm)
+    distance += smooth_noise(rng, grid, max(1.5, diameter_mm / rng.uniform(2.5, 6)), rng.uniform(0, 0.06) * diameter_mm)
     if lobulated:
         distance += smooth_noise(rng, grid, diameter_mm / rng.uniform(2, 3), 0.1 * diameter_mm)
     drawn = np.maximum(distance, _spicules(grid, diameter_mm, spike_mm, rng)) if spiculated else None
@@ -199,8 +201,8 @@ def insert_nodule(
     voxels = int(mask.sum())
     volume_mm3 = voxels * canvas.geometry.voxel_volume_mm3
     diameter = (6 / math.pi * volume_mm3) ** (1 / 3)
-    least_hu = max(80.0, 12 * max(canvas.noise_hu, canvas.mottle_hu) / max(diameter, 1.0))
-    cut_off = voxels < 3 or volume_mm3 < 0.35 * blended.whole_mm3
+    least_hu = max(100.0, max(canvas.noise_hu, canvas.mottle_hu) * max(1.8, 12 / max(diameter, 1.0)))
+    cut_off = diameter < LEAST_SEEN_MM or volume_mm3 < 0.35 * blended.whole_mm3
     if cut_off or blended.in_air < 0.5 or blended.contrast_hu < least_hu:
         here[blended.near] = IGNORE
         return "ignored"
@@ -223,13 +225,13 @@ def _spicules(
     grid: FineGrid, diameter_mm: float, length_mm: float, rng: np.random.Generator
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Signed distance of thin tapering rays from the body's centre."""
-    directions = rng.standard_normal((int(rng.integers(6, 18)), 3))
+    directions = rng.standard_normal((int(rng.integers(6, 24)), 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     squared = np.square(grid.offset_mm).sum(axis=-1)
     best = np.full(squared.shape, -99.0, np.float32)
     for direction in directions.astype(np.float32):
         reach = diameter_mm / 2 + length_mm * rng.uniform(0.3, 1.0)
-        base = rng.uniform(0.03, 0.09) * diameter_mm + 0.4
+        base = rng.uniform(0.03, 0.12) * diameter_mm + 0.4
         along = grid.offset_mm @ direction
         away = np.sqrt(np.maximum(squared - along * along, 0))
         ray = np.where(along > 0, base * (1 - along / reach) - away, -99.0)
@@ -249,7 +251,7 @@ def _tissue(
     texture = smooth_noise(rng, grid, rng.uniform(1.5, 4), rng.uniform(0, 45))
     texture += smooth_noise(rng, grid, max(3.0, diameter_mm / 3), rng.uniform(0, 30))
     if kind == "solid":
-        return Tissue(rng.normal(20, 70) + texture, rng.uniform(0.1, 0.45), inset)
+        return Tissue(rng.normal(20, 60) + texture, rng.uniform(0.1, 0.45), inset)
     if kind == "calcified":
         calcium = smooth_noise(rng, grid, max(2.0, diameter_mm / 3), rng.uniform(0, 120))
         return Tissue(rng.uniform(150, 700) + texture + calcium, rng.uniform(0.1, 0.4), inset)

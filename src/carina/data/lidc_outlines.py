@@ -21,6 +21,9 @@ from carina.errors import InputError
 HELD_OUT_PATIENTS = ("LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003")
 """Patients whose scans the finished detector is judged on; their outlines never enter an atlas."""
 
+LONGEST = 2.5
+"""Largest ratio of a body's long to its short axis; what is longer is drawn along a vessel or a scar."""
+
 STEP_MM = 0.5
 """Voxel edge of the grid on which an outline becomes a body."""
 
@@ -183,6 +186,7 @@ def _normalise(body: Bool[np.ndarray, "z y x"], diameter_mm: float) -> Bool[np.n
     mask = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
     border = np.ones_like(mask)
     border[1:-1, 1:-1, 1:-1] = False
-    if (mask & border).any() or mask.sum() < 0.97 * voxels:
+    axes = np.linalg.eigvalsh(np.cov(np.argwhere(mask).T))
+    if (mask & border).any() or mask.sum() < 0.97 * voxels or axes[2] > LONGEST**2 * axes[0]:
         return None
-    return mask
+    return np.asarray(mask, bool)
