@@ -205,6 +205,7 @@ def test_an_empty_report_says_so_plainly_and_what_is_missed(volume: Volume) -> N
     assert "does not say that the lungs are free of nodules" in page.text
     assert "limits" in page.ids
     assert "Drives the answer" not in page.text
+    assert {link.lstrip("#") for link in page.links if link.startswith("#")} <= set(page.ids)
 
 
 def test_each_finding_has_three_planes_in_two_windows_and_its_outline(volume: Volume) -> None:
@@ -214,6 +215,15 @@ def test_each_finding_has_three_planes_in_two_windows_and_its_outline(volume: Vo
         for window in ("lung", "soft tissue"):
             assert text.count(f'aria-label="Finding 2, {plane} plane, {window} window"') == 1
         assert re.search(rf'id="outline-2-{plane}" d="M', text)
+
+
+def test_a_volume_made_in_memory_and_a_hidden_driver_have_a_page_too(volume: Volume) -> None:
+    findings = [finding(i, volume, 1 - i / 50, center_lps=(0.0, 0.0, 40.0)) for i in range(1, PICTURED + 2)]
+    made = report(volume, *findings, patient=PatientAnswer(0.4, PICTURED + 1, "maximum"))
+    made = replace(made, input=replace(made.input, format="memory"))
+    page = Page(render_html(made, volume=volume, labels=None))
+    assert "Input memory" in page.text
+    assert {link.lstrip("#") for link in page.links if link.startswith("#")} <= set(page.ids)
 
 
 def test_findings_stand_by_probability(volume: Volume) -> None:
@@ -275,6 +285,8 @@ made_findings = st.builds(
     p_nodule=shares,
     p_malignant=shares,
     slice_index=st.integers(0, 2000),
+    segmentation_score=st.none() | shares,
+    classification_score=st.none() | shares,
     sop_instance_uid=st.none() | uids,
     instance_number=st.none() | st.integers(-5, 5000),
 )
@@ -343,9 +355,12 @@ def test_the_csv_gives_the_findings_back(made: Report) -> None:
         assert float(row["diameter_mm"]) == pytest.approx(one.diameter_mm, abs=6e-4)
         assert (row["id"], row["slice_index"]) == (str(one.id), str(one.slice_index))
         assert row["instance_number"] == ("" if one.instance_number is None else str(one.instance_number))
+        for name in ("segmentation_score", "classification_score"):
+            score = getattr(one, name)
+            assert row[name] == "" if score is None else float(row[name]) == pytest.approx(score, rel=1e-8)
         assert row["sop_instance_uid"] == (one.sop_instance_uid or "")
-        name = made.input.series_uid or made.case_id
-        assert row["seriesuid"] == "".join("_" if c < " " or c == "\x7f" else c for c in name)
+        series = made.input.series_uid or made.case_id
+        assert row["seriesuid"] == "".join("_" if c < " " or c == "\x7f" else c for c in series)
 
 
 def test_the_csv_begins_with_the_columns_of_luna16(volume: Volume) -> None:

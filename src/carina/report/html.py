@@ -100,6 +100,7 @@ def render_html(report: Report, *, volume: Volume, labels: Integer[np.ndarray, "
         findings=findings,
         driver=next((f for f in findings if f.id == report.patient.finding_id), None),
         cards=[_card(finding, volume, labels) for finding in findings[:PICTURED]],
+        pictured={finding.id for finding in findings[:PICTURED]},
         overviews=[_overview(picture, findings) for picture in projections(volume)],
         malignancy=next((m for m in report.models if m.role == "malignancy"), None),
         outlined=labels is not None and bool(findings),

@@ -28,7 +28,7 @@ def write_mask(labels: Integer[np.ndarray, "z y x"], report: Report, geometry: G
     """
     if labels.shape != geometry.shape_zyx:
         raise InputError(f"mask of shape {labels.shape} for an input of shape {geometry.shape_zyx}")
-    unknown = set(np.unique(labels).tolist()) - {0} - {finding.id for finding in report.findings}
+    unknown = set(np.unique(labels[labels != 0]).tolist()) - {finding.id for finding in report.findings}
     if unknown:
         raise InputError(f"the mask holds values {sorted(unknown)}, which are no finding's id")
     smallest = np.uint8 if labels.max() <= 255 else np.uint16

@@ -70,7 +70,7 @@ class Picture:
     def png(self) -> bytes:
         """The picture as an 8-bit grey PNG."""
         buffer = io.BytesIO()
-        Image.fromarray(self.grey).save(buffer, "PNG", optimize=True)
+        Image.fromarray(self.grey).save(buffer, "PNG")
         return buffer.getvalue()
 
 
