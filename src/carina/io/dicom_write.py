@@ -147,7 +147,7 @@ def _decimal(number: float) -> DSfloat:
 
 def _set_pixels(dataset: FileDataset, hu: Int16[np.ndarray, "y x"], syntax: UID) -> None:
     pixels = np.ascontiguousarray(hu, "<i2").tobytes()
-    if not syntax.is_compressed or syntax == DeflatedExplicitVRLittleEndian:
+    if not syntax.is_compressed:
         dataset.PixelData = pixels
     elif syntax == RLELossless:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

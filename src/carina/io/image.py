@@ -9,18 +9,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Shaped
 
-from carina.errors import CarinaError, GeometryError, InputError
+from carina.errors import GeometryError, InputError
 from carina.geometry import Geometry
 from carina.io.hu_values import check_plausible, to_hu
 from carina.io.native_stderr import caught_stderr
-from carina.io.nifti_length import check_nifti_length
+from carina.io.nifti import not_numbers
 from carina.io.series import SeriesInfo
 from carina.io.uid import is_uid
 from carina.volume import Format, Source, Volume
@@ -72,10 +71,10 @@ def read_image(path: str | Path) -> tuple[Shaped[np.ndarray, "z y x"], Geometry]
     with _itk_errors(path):
         reader = _reader(path)
         _check_kind(path, reader)
-        if FORMATS[ending_of(path) or ""] == "nifti":
-            check_nifti_length(path)
-        image = reader.Execute()
-        array = _array_of(image)
+        lost = not_numbers(path) if FORMATS[ending_of(path) or ""] == "nifti" else None
+        array = _array_of(reader.Execute())
+    if lost is not None:
+        array[lost] = np.nan
     return array.reshape(array.shape[-3:]), _geometry_of(path, reader)
 
 
@@ -85,9 +84,7 @@ def read_ct_image(path: Path) -> Volume:
     Raises:
         InputError: as ``read_image``, or the values cannot be HU, or fewer than 16 slices.
     """
-    info = describe_image(path)
-    if not info.usable:
-        raise InputError(f"{path}: {info.verdict}")
+    info = _examine(path)
     array, geometry = read_image(path)
     warnings = [*_unplaced(path), *_value_warnings(array)]
     hu = to_hu(array)
@@ -98,25 +95,28 @@ def read_ct_image(path: Path) -> Volume:
 
 def describe_image(path: Path) -> SeriesInfo:
     """The verdict on an image file, judged from its header."""
+    try:
+        return _examine(path)
+    except InputError as error:
+        verdict = str(error).removeprefix(f"{path}: ")
+        return SeriesInfo(str(path), FORMATS[ending_of(path) or ""], False, verdict, 0, series_uid=series_uid_of(path))
+
+
+def _examine(path: Path) -> SeriesInfo:
     import SimpleITK
 
-    ending = ending_of(path)
-    if ending is None:
-        raise InputError(f"{path}: not an image file that Carina reads ({', '.join(FORMATS)})")
-    info = SeriesInfo(str(path), FORMATS[ending], False, "", 0, series_uid=series_uid_of(path))
-    try:
-        with _itk_errors(path):
-            reader = _reader(path)
-            _check_kind(path, reader)
-        if SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()).startswith("8-bit"):
-            raise InputError(f"{path}: 8-bit values cannot hold HU; this looks like a mask or a picture")
-        info = info.with_geometry(_geometry_of(path, reader))
-    except CarinaError as error:
-        return _with_verdict(info, str(error).removeprefix(f"{path}: "), usable=False)
-    slices = info.shape_zyx[0] if info.shape_zyx else 0
+    with _itk_errors(path):
+        reader = _reader(path)
+        _check_kind(path, reader)
+    if SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()).startswith("8-bit"):
+        raise InputError(f"{path}: 8-bit values cannot hold HU; this looks like a mask or a picture")
+    geometry = _geometry_of(path, reader)
+    slices = geometry.shape_zyx[0]
     if slices < _FEWEST_SLICES:
-        return _with_verdict(info, f"only {slices} slices; a chest CT needs at least {_FEWEST_SLICES}", usable=False)
-    return _with_verdict(info, f"image, {slices} slices", usable=True)
+        raise InputError(f"{path}: only {slices} slices; a chest CT needs at least {_FEWEST_SLICES}")
+    file_format = FORMATS[ending_of(path) or ""]
+    info = SeriesInfo(str(path), file_format, True, f"image, {slices} slices", slices, series_uid=series_uid_of(path))
+    return info.with_geometry(geometry)
 
 
 def write_image(
@@ -243,7 +243,3 @@ def _value_warnings(array: Shaped[np.ndarray, "z y x"]) -> tuple[str, ...]:
         return ()
     lost = int(array.size - np.isfinite(array).sum())
     return (f"{lost} voxels were not finite numbers and were taken as air",) if lost else ()
-
-
-def _with_verdict(info: SeriesInfo, verdict: str, *, usable: bool) -> SeriesInfo:
-    return replace(info, verdict=verdict, usable=usable, images=info.shape_zyx[0] if info.shape_zyx else 0)

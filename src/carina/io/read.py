@@ -83,9 +83,10 @@ def _read_dicom(where: str, found: _Found, series_uid: str | None) -> Volume:
         )
     best, reason = choose([one.info for one in usable])
     warnings = [f"series {best.series_uid} was chosen: {reason}"] if len(usable) > 1 else []
-    damaged = sum(one.instances[0].refusal.startswith("damaged header") for one in series)
-    if damaged:
-        warnings.append(f"{damaged} DICOM files have a damaged header and were left out")
+    if nameless := [one.info.path for one in series if one.info.series_uid is None]:
+        warnings.append(f"DICOM files without a series UID were left out: {_some(nameless)}")
+    if found.images:
+        warnings.append(f"image files beside the DICOM series were left out: {_some([i.name for i in found.images])}")
     return read_volume(next(one for one in usable if one.info is best), warnings)
 
 

@@ -1,0 +1,83 @@
+"""What ITK keeps quiet about when it reads NIfTI: files that end early, and voxels that are not numbers.
+
+ITK fills up a short file and turns NaN to 0, which is the HU of water. Must not know what the voxels mean.
+Header layout: nifti1.h and nifti2.h, https://nifti.nimh.nih.gov.
+"""
+
+import gzip
+import struct
+import zlib
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from carina.errors import InputError
+
+_FLOAT_TYPES = {16: "f4", 64: "f8"}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the voxels are in the file and of which type; ``order`` is ``<`` or ``>``."""
+
+    order: str
+    shape_xyz: tuple[int, ...]
+    datatype: int
+    bits: int
+    offset: int
+
+
+def not_numbers(path: Path) -> Bool[np.ndarray, "*shape"] | None:
+    """Check that a NIfTI file is whole, and find the voxels that are NaN or infinite.
+
+    Args:
+        path: the file, compressed or not.
+
+    Returns:
+        True where a voxel is not a finite number, slowest axis first; None if all are.
+
+    Raises:
+        InputError: the file ends before its last voxel, its compressed stream is damaged, or it is not NIfTI.
+    """
+    content = _read(path)
+    layout = _layout(content)
+    if layout is None:
+        raise InputError(f"{path}: not a NIfTI file of one piece")
+    count = prod(layout.shape_xyz)
+    expected = layout.offset + count * layout.bits // 8
+    if len(content) < expected:
+        raise InputError(f"{path}: ends early: {len(content)} bytes of header and voxels, {expected} expected")
+    if layout.datatype not in _FLOAT_TYPES:
+        return None
+    values = np.frombuffer(content, f"{layout.order}{_FLOAT_TYPES[layout.datatype]}", count, layout.offset)
+    lost = ~np.isfinite(values)
+    return lost.reshape(layout.shape_xyz[::-1]) if lost.any() else None
+
+
+def _read(path: Path) -> bytes:
+    content = path.read_bytes()
+    if content[:2] != b"\x1f\x8b":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path}: the compressed file is damaged or ends early ({error})") from error
+
+
+def _layout(header: bytes) -> _Layout | None:
+    for order in "<>":
+        if len(header) >= 348 and struct.unpack_from(f"{order}i", header, 0)[0] == 348:
+            dim = struct.unpack_from(f"{order}8h", header, 40)
+            datatype, bits = struct.unpack_from(f"{order}2h", header, 70)
+            offset = int(struct.unpack_from(f"{order}f", header, 108)[0])
+        elif len(header) >= 540 and struct.unpack_from(f"{order}i", header, 0)[0] == 540:
+            dim = struct.unpack_from(f"{order}8q", header, 16)
+            datatype, bits = struct.unpack_from(f"{order}2h", header, 12)
+            offset = struct.unpack_from(f"{order}q", header, 168)[0]
+        else:
+            continue
+        return _Layout(order, tuple(max(1, n) for n in dim[1 : dim[0] + 1]), datatype, bits, offset)
+    return None
