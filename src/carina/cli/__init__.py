@@ -7,7 +7,7 @@ Exit codes: 0 done, 1 bad input or data, 2 usage.
 import logging
 import sys
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import tyro
 
@@ -28,6 +28,7 @@ COMMANDS = {
 """Command name to ``module:dataclass``; the first line of the dataclass's docstring is its help."""
 
 
+@runtime_checkable
 class Command(Protocol):
     """What every command is: a dataclass of arguments that can run."""
 
