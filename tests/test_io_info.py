@@ -1,0 +1,61 @@
+"""``carina info``: the table, the JSON and the exit codes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from carina.cli import main
+from carina.io import write_image
+from io_samples import edit_all, small_ct, small_series
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["info", *map(str, arguments)])
+    return ended.value.code, capsys.readouterr()
+
+
+def test_table_shows_the_chosen_and_the_refused(tmp_path, capsys):
+    small_series(tmp_path / "ct", uid="1.2.3.1", description="Thorax")
+    edit_all(small_series(tmp_path / "mr", uid="1.2.3.2"), Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
+    code, said = run(capsys, tmp_path)
+    assert code == 0
+    lines = said.out.splitlines()
+    (chosen,) = [n for n, line in enumerate(lines) if line.startswith("* ") and "1.2.3.1" in line]
+    assert "16 x 12 x 10" in lines[chosen]
+    assert "2.5 x 0.7 x 0.8" in lines[chosen]
+    assert "Thorax" in lines[chosen + 1]
+    assert "the only CT series" in lines[chosen + 1]
+    (refused,) = [n for n, line in enumerate(lines) if line.startswith("- ")]
+    assert lines[refused + 1].strip() == "refused: not a CT (modality MR)"
+
+
+def test_json_lists_every_series(tmp_path, capsys):
+    small_series(tmp_path / "ct", uid="1.2.3.1")
+    write_image(np.zeros((4, 5, 6), np.uint8), small_ct(shape=(4, 5, 6)).geometry, tmp_path / "mask.mha")
+    code, said = run(capsys, tmp_path, "--json")
+    infos = json.loads(said.out)
+    assert code == 0
+    assert [(i["format"], i["usable"], i["chosen"]) for i in infos] == [
+        ("dicom", True, True), ("metaimage", False, False),
+    ]  # fmt: skip
+    assert infos[0]["spacing_zyx_mm"] == pytest.approx([2.5, 0.7, 0.8])
+
+
+def test_nothing_readable_is_exit_code_1(tmp_path, capsys):
+    small_series(tmp_path / "short", shape=(3, 8, 8))
+    code, said = run(capsys, tmp_path)
+    assert code == 1
+    assert "refused: only 3 slices" in said.out
+
+
+def test_no_files_is_one_line_on_standard_error(tmp_path, capsys):
+    code, said = run(capsys, tmp_path)
+    assert (code, said.out) == (1, "")
+    assert said.err.startswith("carina: ")
+    assert said.err.count("\n") == 1
+
+
+def test_no_path_is_usage(capsys):
+    assert run(capsys)[0] == 2
