@@ -29,16 +29,16 @@ class Batch:
 
     Attributes:
         hu: HU; air outside of the scan.
-        label: 0 background, k nodule k of the scan, 255 ignore and outside of the scan.
-        lung: 1 in the lungs.
+        label: 0 background, k nodule k of the scan, 255 ignore and outside of the scan; no voxels unless asked for.
+        lung: 1 in the lungs; no voxels unless asked for.
         target: class of each crop.
         kind: kind of each crop (``data.sampling``).
         scan: index of each crop's scan.
     """
 
     hu: Int16[Tensor, "b 1 z y x"]
-    label: UInt8[Tensor, "b 1 z y x"]
-    lung: UInt8[Tensor, "b 1 z y x"]
+    label: UInt8[Tensor, "b 1 z2 y2 x2"]
+    lung: UInt8[Tensor, "b 1 z2 y2 x2"]
     target: Int64[Tensor, " b"]
     kind: Int64[Tensor, " b"]
     scan: Int64[Tensor, " b"]
