@@ -11,12 +11,12 @@ from carina.data.phantom_trees import Tubes, bend, draw_tubes, grow_tree
 from carina.errors import UsageError
 from carina.io.uid import is_uid
 
-SEEDS = (1, 2, 3)
+SEEDS = (1, 3)
 
 
 @pytest.fixture(scope="module")
 def phantoms() -> list[Phantom]:
-    return [make_phantom(s, nodules=5, pixel_mm=1.2, slice_thickness_mm=2.0) for s in SEEDS]
+    return [make_phantom(s, nodules=5, pixel_mm=1.6, slice_thickness_mm=2.0) for s in SEEDS]
 
 
 def test_two_plausible_lungs(phantoms: list[Phantom]) -> None:
@@ -74,11 +74,11 @@ def test_nodules_lie_in_the_lungs_and_are_denser_than_them(phantoms: list[Phanto
 
 
 def test_slice_thickness_does_not_change_the_truth() -> None:
-    thin = make_phantom(7, nodules=2, pixel_mm=1.6, slice_thickness_mm=1.0)
-    assert make_phantom(7, nodules=2, pixel_mm=1.6, slice_thickness_mm=1.0).volume.hu.tobytes() == (
+    thin = make_phantom(7, nodules=2, pixel_mm=2.0, slice_thickness_mm=1.0)
+    assert make_phantom(7, nodules=2, pixel_mm=2.0, slice_thickness_mm=1.0).volume.hu.tobytes() == (
         thin.volume.hu.tobytes()
     )
-    thick = make_phantom(7, nodules=2, pixel_mm=1.6, slice_thickness_mm=4.0)
+    thick = make_phantom(7, nodules=2, pixel_mm=2.0, slice_thickness_mm=4.0)
     assert thick.volume.geometry.spacing_zyx_mm[0] == pytest.approx(4.0)
     for one, other in zip(thin.nodules, thick.nodules, strict=True):
         assert one.volume_mm3 == pytest.approx(other.volume_mm3, rel=0.03)
@@ -152,14 +152,14 @@ def test_drawn_tubes_hold_their_volume(radius: float) -> None:
     draw_tubes(coverage, tube, (1.0, 0.8, 0.8), (0.0, 0.0, 0.0))
     length = np.linalg.norm(points[1] - points[0])
     exact = np.pi * radius**2 * length + 4 / 3 * np.pi * radius**3
-    assert coverage.sum() / 255 * 0.64 == pytest.approx(exact, rel=0.2)
+    assert coverage.sum() / 255 * 0.64 == pytest.approx(exact, rel=0.1)
 
 
 def test_tubes_beyond_the_grid_are_cut_off() -> None:
     coverage = np.zeros((8, 8, 8), np.uint8)
     tube = Tubes(np.array([[-9.0, 4, 4]]), np.array([[20.0, 4, 4]]), np.ones(1), np.ones(1), np.zeros(1, int))
     draw_tubes(coverage, tube, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-    assert (coverage[:, 4, 4] == 255).all()
+    assert (coverage[:, 4, 4] > 220).all()
     assert coverage[:, 0, 0].max() == 0
 
 
@@ -194,8 +194,8 @@ def test_a_shape_has_the_volume_it_was_drawn_for() -> None:
     )
     deepest = np.unravel_index(anatomy.lung.argmax(), anatomy.lung.shape)
     centre = np.array(deepest) * 2.5 + anatomy.origin_zyx_mm
-    for diameter in (3.2, 6.0, 14.0, 29.0):
-        for _ in range(4):
+    for diameter in (3.2, 7.0, 24.0):
+        for _ in range(3):
             lesion = draw_nodule(rng, diameter)
             placed = render(lesion, "free", centre, anatomy, protocol)
             assert placed is not None

@@ -97,11 +97,12 @@ def _lungs(
 ) -> tuple[Field, np.ndarray]:
     right, left = frame.dome, frame.dome - rng.uniform(6, 18)
     drop = rng.uniform(58, 80)
-    centre = 0.5 * frame.half_width
+    centre, deepest = 0.5 * frame.half_width, rng.uniform(8, 20)
     dome = np.full(np.broadcast_shapes(y.shape, x.shape), -1e3, np.float32)
     for top, x0 in ((right, -centre), (left, centre)):
         rho2 = ((x - x0) / (0.62 * frame.half_width)) ** 2 + ((y + 14) / (1.05 * frame.half_depth)) ** 2
-        dome = np.maximum(dome, top - drop * rho2**1.15)
+        # The sulcus ends above the lowest slice: scans show some of what lies below.
+        dome = np.maximum(dome, np.maximum(top - drop * rho2**1.15, deepest))
     around = np.full(cavity.shape, -60, np.float32)
     for organ in organs:
         organ.paint(around, origin, CELL_MM, pad_mm=organ.pad_mm)

@@ -5,12 +5,13 @@ Must not know how anatomy grows or where lesions come from, nor files.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, UInt8
 
 from carina.data.phantom_anatomy import Anatomy
-from carina.data.phantom_frame import CELL_MM
+from carina.data.phantom_frame import CELL_MM, Field
 from carina.data.phantom_place import Placed
 from carina.data.phantom_scanner import Detector, Plane, Protocol, Upsampler
 from carina.data.phantom_wall import FAT_HU
@@ -103,23 +104,18 @@ def _plane(
     """HU of one thin plane, and the depth below the pleura."""
     px = float(x_mm[1] - x_mm[0])
 
-    def field(values: Float32[np.ndarray, "z y x"]) -> Plane:
-        return up.plane(values, z_mm)
-
-    def inside(distance: Plane) -> Plane:
-        return np.clip(0.5 + distance / px, 0, 1)
-
+    field = partial(up.plane, z_mm=z_mm)
     texture, body, lung = field(anatomy.texture), field(anatomy.body), field(anatomy.lung)
     hu = FAT_HU + 9 * texture
-    hu += (field(anatomy.soft_hu) - hu) * inside(field(anatomy.soft))
+    hu += (field(anatomy.soft_hu) - hu) * _cover(field(anatomy.soft), px)
     bone, marrow = field(anatomy.bone), field(anatomy.bone_hu)
     shell = np.clip(1.8 - bone, 0, 1) * (marrow > 115)  # cartilage has none
-    hu += (marrow + 30 * texture + shell * (look.cortex - marrow) - hu) * inside(bone)
+    hu += (marrow + 30 * texture + shell * (look.cortex - marrow) - hu) * _cover(bone, px)
     hu += (30 - hu) * np.clip(1.8 - body, 0, 1)  # skin
     share = np.float32(1 / 255)
     if lung.max() > -10:
         if lung.max() > -1:
-            hu += (_parenchyma(field, anatomy, look, texture, y_mm, x_mm) - hu) * inside(lung)
+            hu += (_parenchyma(field, anatomy, look, texture, y_mm, x_mm) - hu) * _cover(lung, px)
         near = np.clip((lung + 9) / 3, 0, 1) * share
         hu += np.maximum(anatomy.mediastinum.blood_hu - hu, 0) * (contents.vessels[i, rows] * near)
         hu += np.maximum(look.wall - hu, 0) * (contents.walls[i, rows] * near)
@@ -134,12 +130,17 @@ def _plane(
             part = lesion.coverage[i - z]
             target = hu[y - rows.start : y - rows.start + part.shape[0], x : x + part.shape[1]]
             target += np.maximum(lesion.hu[i - z] - target, 0) * part
-    hu += (backdrop - hu) * inside(-body)
+    hu += (backdrop - hu) * _cover(-body, px)
     return hu, lung
 
 
+def _cover(distance: Plane, pixel_mm: float) -> Plane:
+    """Share of each pixel that lies inside, from the signed distance of its centre."""
+    return np.clip(0.5 + distance / pixel_mm, 0, 1)
+
+
 def _parenchyma(
-    field: Callable[[Float32[np.ndarray, "z y x"]], Plane],
+    field: Callable[[Field], Plane],
     anatomy: Anatomy,
     look: Look,
     texture: Plane,

@@ -144,7 +144,7 @@ class Upsampler:
         self._rows = _weights((y_mm - coarse_origin_zyx_mm[1]) / cell_mm, coarse_shape[1])
         self._columns = _weights((x_mm - coarse_origin_zyx_mm[2]) / cell_mm, coarse_shape[2]).T.copy()
 
-    def plane(self, field: Float32[np.ndarray, "z y x"], z_mm: float) -> Plane:
+    def plane(self, field: Float32[np.ndarray, "depth height width"], z_mm: float) -> Plane:
         """The field at height ``z_mm``; beyond the coarse grid its border value goes on."""
         position = min(max((z_mm - self._z0) / self._cell, 0.0), self._depth - 1.001)
         low = int(position)

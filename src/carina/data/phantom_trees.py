@@ -54,8 +54,8 @@ def grow_tree(
     rng: np.random.Generator,
     tips: Points,
     group: Int[np.ndarray, " n"],
-    roots: Points,
-    headings: Points,
+    roots: Float[np.ndarray, "roots 3"],
+    headings: Float[np.ndarray, "roots 3"],
     *,
     root_radius_mm: float,
     exponent: float,
@@ -204,7 +204,9 @@ def draw_tubes(
             r = radius[chosen, None] + widen[chosen, None] * t
             row, column = np.nonzero(away < (r + 0.5 * edge) ** 2)
             r, away = r[row, column], np.sqrt(away[row, column])
-            alpha = np.clip(0.5 + (r - away) / edge, 0, 1) * np.minimum(1, r / (0.55 * edge)) ** 2
+            # The soft edge adds to the cross-section, much for a thin tube; the factor takes that away again.
+            soft = np.where(r > edge / 2, r**2 + edge**2 / 12, edge**2 * (0.5 + r / edge) ** 3 / 3)
+            alpha = np.clip(0.5 + (r - away) / edge, 0, 1) * (r**2 / soft)
             z, y, x = (middle[chosen[row], k] + ball[column, k] for k in range(3))
             keep = np.ones(len(z), bool)
             for index, n in zip((z, y, x), coverage.shape, strict=True):

@@ -96,7 +96,9 @@ def bones(
     front = out - 8
     plate = np.minimum(5 - np.abs(front), np.where(z > frame.carina + 30, 26, 17) - np.abs(x))
     plate = np.minimum(plate, np.minimum(z - frame.carina + 100, frame.carina + 62 - z))
-    bone = np.maximum(bone, np.where(y < 0, plate, -10))
+    plate = np.where(y < 0, plate, -10)
+    bone_hu = np.where(plate > -2, rng.uniform(125, 190), bone_hu)
+    bone = np.maximum(bone, plate)
     # Shoulder blades: a thin plate that rides on the muscles behind.
     reach = np.minimum(angle - 0.5, 1.25 - angle) * 90
     height = np.minimum(frame.apex + 5 - z, z - frame.carina + 25)
