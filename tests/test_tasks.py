@@ -7,16 +7,27 @@ import numpy as np
 import pytest
 import torch
 
+from carina.cli import main
 from carina.ct.preprocess import Preprocessing
 from carina.data.augment import AugmentSettings
 from carina.data.store import FORMAT, IGNORE, RECORD, Manifest, Nodule, Scan, Store, write_manifest
 from carina.errors import TrainingError, UsageError
-from carina.learn import FitSettings, fit
+from carina.learn import Batches, FitResult, FitSettings, fit
 from carina.models.build import build
-from carina.models.card import load_model
+from carina.models.card import Card, load_model
+from carina.tasks.nodule import (
+    Candidates,
+    NoduleSettings,
+    answers,
+    candidate_batches,
+    held_out_batches,
+    mined_negatives,
+    train_nodule,
+)
 from carina.tasks.runs import split_scans
 from carina.tasks.segmentation import (
     SLICES,
+    MarkingBatch,
     Segmentation,
     SegmentationSettings,
     segmentation_batches,
@@ -99,3 +110,202 @@ def test_segmentation_goes_from_a_store_to_weights_that_load(store: Store, tmp_p
     training, _ = split_scans(store, SMALL)
     assert card.training.series_uids == tuple(sorted(scan.series_uid for scan in training))
     assert sum(source.scans for source in card.training.data) == len(training)
+
+
+def test_small_nodules_weigh_more_and_what_is_to_be_ignored_nothing(store: Store) -> None:
+    scan = store.scans[1]
+    weights = voxel_weights(scan, -0.6)
+    first, second = sorted(scan.nodules, key=lambda nodule: nodule.volume_mm3)
+    assert weights[first.label] > weights[second.label]
+    assert (weights[0], weights[IGNORE]) == (1, 0)
+    assert weights.max() <= 6
+
+
+def batches(
+    store: Store, settings: SegmentationSettings, augment: AugmentSettings | None, seed: int = 0
+) -> Batches[MarkingBatch]:
+    return segmentation_batches(store.scans, settings, SPACING, crops=8, seed=seed, augment=augment)
+
+
+def task(settings: SegmentationSettings = SMALL) -> Segmentation:
+    return Segmentation(settings, (-1000.0, 400.0), SPACING)
+
+
+def test_a_stack_holds_the_neighbours_of_the_slice_that_is_marked(store: Store) -> None:
+    batch = batches(store, SMALL, None).make(0, 0)
+    slabs, truth, _ = task().stacks(batch)
+    hu = (batch.crops.hu.float().clamp(-1000, 400) + 1000) / 700 - 1
+    depth = SMALL.crop_zyx[0]
+    for crop in range(2):
+        for k in range(depth):
+            torch.testing.assert_close(slabs[crop * depth + k], hu[crop, 0, k : k + SLICES])
+            label = batch.crops.label[crop, 0, k + SLICES // 2]
+            assert torch.equal(truth[crop * depth + k, 0] > 0, (label > 0) & (label < IGNORE))
+
+
+def test_stacks_are_laid_out_channels_last(store: Store) -> None:
+    slabs, _, _ = task().stacks(batches(store, SMALL, None).make(0, 0))
+    assert slabs.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_ignored_voxels_weigh_nothing_and_those_far_from_the_lungs_little(store: Store) -> None:
+    settings = replace(SMALL, mix=(0.0, 0.0, 1.0), crop_zyx=(32, 64, 64))
+    batch = batches(store, settings, None).make(0, 0)
+    _, truth, weight = task(settings).stacks(batch)
+    label = batch.crops.label[:, 0, 3:35].flatten(0, 1)
+    assert (weight[:, 0][label == IGNORE] == 0).all()
+    inside_scan = (label != IGNORE) & (truth[:, 0] == 0)
+    lung = batch.crops.lung[:, 0, 3:35].flatten(0, 1)
+    assert (weight[:, 0][inside_scan & (lung == 1)] == 1).all()
+    assert set(weight[:, 0][inside_scan & (lung == 0)].tolist()) <= {1.0, np.float32(0.05)}
+
+
+def test_batches_depend_on_seed_epoch_and_index_only(store: Store) -> None:
+    augment = AugmentSettings()
+    again = [task().stacks(batches(store, SMALL, augment).make(1, 2))[0] for _ in range(2)]
+    assert torch.equal(again[0], again[1])
+    assert not torch.equal(task().stacks(batches(store, SMALL, augment).make(2, 2))[0], again[0])
+    assert not torch.equal(task().stacks(batches(store, SMALL, augment, seed=1).make(1, 2))[0], again[0])
+
+
+@pytest.mark.parametrize("loss", ["marking", "missed-dice"])
+def test_one_batch_of_crops_is_overfitted(store: Store, loss: str) -> None:
+    settings = replace(SMALL, mix=(1.0, 0.0, 0.0), loss=loss)
+    batch = batches(store, settings, None).make(0, 0)
+    torch.manual_seed(0)
+    model = build({"kind": "unet", "depth": 2, "first_filters": 4})
+    chosen = FitSettings(epochs=100, lr=0.02)
+    result = fit(task(settings), model, Batches(1, lambda epoch, index: batch), settings=chosen)
+    assert result.best > 0.9
+
+
+def test_a_resumed_segmentation_ends_with_the_same_weights(store: Store, tmp_path: Path) -> None:
+    first = replace(SMALL, fit=replace(SMALL.fit, epochs=1, schedule="constant"))
+    both = replace(first, fit=replace(first.fit, epochs=2))
+    train_segmentation(store, tmp_path / "parts", first)
+    _, resumed = train_segmentation(store, tmp_path / "parts", both, resume=True)
+    _, whole = train_segmentation(store, tmp_path / "other", both)
+    assert resumed.sha256 == whole.sha256
+
+
+def test_training_without_any_nodule_is_refused(tmp_path: Path) -> None:
+    scans = tuple(write_scan(tmp_path, k, nodules=0) for k in range(3))
+    write_manifest(tmp_path, Manifest(FORMAT, Preprocessing(), scans, {}))
+    with pytest.raises(TrainingError, match="none of the 3 training scans holds a nodule"):
+        train_segmentation(Store(tmp_path), tmp_path / "run", replace(SMALL, split="none"))
+
+
+def test_every_tenth_series_can_be_held_out(store: Store) -> None:
+    training, validation = split_scans(store, replace(SMALL, split="tenth"))
+    assert [scan.series_uid for scan in validation] == ["1.2.0"]
+    assert len(training) == 7
+
+
+def test_an_unknown_split_is_refused(store: Store) -> None:
+    with pytest.raises(UsageError, match="split 'random'"):
+        split_scans(store, replace(SMALL, split="random"))
+
+
+def test_training_starts_from_the_weights_that_it_is_given(store: Store, tmp_path: Path) -> None:
+    train_segmentation(store, tmp_path / "first", SMALL)
+    still = replace(SMALL, init_from=tmp_path / "first" / "model", fit=FitSettings(epochs=1, lr=0.0, optimizer="sgd"))
+    train_segmentation(store, tmp_path / "second", still)
+    first, second = (load_model(tmp_path / name / "model")[0] for name in ("first", "second"))
+    for before, after in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_weights_of_another_network_are_no_start(store: Store, tmp_path: Path) -> None:
+    train_segmentation(store, tmp_path / "first", SMALL)
+    with pytest.raises(UsageError, match="another network"):
+        train_segmentation(
+            store, tmp_path / "second", replace(SMALL, filters=2, init_from=tmp_path / "first" / "model")
+        )
+
+
+TINY = NoduleSettings(
+    batch=4,
+    crops_per_epoch=16,
+    validation_crops=8,
+    first_filters=2,
+    validation_share=0.34,
+    fit=replace(NoduleSettings().fit, epochs=2),
+)
+
+
+@pytest.fixture(scope="session")
+def nodule_run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FitResult, Card]:
+    folder = tmp_path_factory.mktemp("nodule")
+    return folder, *train_nodule(store, folder, TINY)
+
+
+def test_nodule_goes_from_a_store_to_weights_that_load(nodule_run: tuple[Path, FitResult, Card]) -> None:
+    folder, result, card = nodule_run
+    module, loaded = load_model(folder / "model")
+    assert loaded == card
+    assert module(torch.zeros(1, 1, 32, 48, 48)).shape == (1, 2)
+    assert card.metrics["val_auc"] == result.best
+
+
+def test_calibration_never_makes_the_held_out_answers_less_likely(
+    store: Store, nodule_run: tuple[Path, FitResult, Card]
+) -> None:
+    module, card = load_model(nodule_run[0] / "model")
+    _, validation = split_scans(store, TINY)
+    candidates = Candidates(TINY, (-1000.0, 400.0), SPACING, (32, 48, 48))
+    held_out = held_out_batches(validation, TINY, (32, 48, 48))
+    found, truth = answers(candidates, module, held_out, torch.device("cpu"))
+    entropy = [
+        np.mean(np.logaddexp(0, scale * found) - truth * scale * found)
+        for scale in (1.0, card.calibration.classification)
+    ]
+    assert entropy[1] <= entropy[0] + 1e-6
+
+
+def test_a_batch_of_candidates_is_balanced(store: Store) -> None:
+    made = candidate_batches(store.scans, TINY, (32, 48, 48), {})
+    targets = torch.cat([made.make(0, index).crops.target for index in range(made.count)])
+    assert targets.float().mean() == 0.5
+
+
+def test_one_batch_of_candidates_is_overfitted(store: Store) -> None:
+    settings = replace(TINY, augment=None, smoothing=0.0)
+    batch = candidate_batches(store.scans, settings, (32, 48, 48), {}).make(0, 0)
+    torch.manual_seed(1)
+    model = build({"kind": "nodule", "first_filters": 2})
+    experiment = Candidates(settings, (-1000.0, 400.0), SPACING, (32, 48, 48))
+    result = fit(experiment, model, Batches(1, lambda e, i: batch), settings=FitSettings(epochs=30, lr=0.01))
+    assert result.history[-1]["train_loss"] < 0.1
+
+
+def test_mined_candidates_of_class_0_become_negatives(store: Store, tmp_path: Path) -> None:
+    scan = store.scans[3]
+    center = scan.geometry.to_lps([20, 30, 40])
+    rows = [(scan.series_uid, *center, 0), (scan.series_uid, *center, 1), ("9.9", *center, 0)]
+    text = "seriesuid,coordX,coordY,coordZ,class\n" + "".join(",".join(map(str, row)) + "\n" for row in rows)
+    (tmp_path / "mined.csv").write_text(text)
+    found = mined_negatives(tmp_path / "mined.csv", store.scans)
+    assert list(found) == [scan.key]
+    np.testing.assert_allclose(found[scan.key], [[20, 30, 40]], atol=1e-6)
+
+
+def test_train_from_the_command_line(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    arguments = f"train segmentation --data {store.folder} -o {run} --epochs 1 --batch 2 --crops-per-epoch 2 "
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments.split(), "--filters", "2", "--licence", "made up=CC0", "--quiet", "--device", "cpu"])
+    assert ended.value.code == 0
+    assert "model.safetensors" in capsys.readouterr().out
+    _, card = load_model(run / "model")
+    assert card.training.data[0].licence == "CC0"
+    assert (card.training.epochs, card.spec["first_filters"]) == (1, 2)
+
+
+def test_train_over_another_run_is_a_usage_error(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "nodule", "--data", str(store.folder), "-o", str(tmp_path), "--quiet", "--device", "cpu"])
+    assert ended.value.code == 2
+    assert "holds a run already" in capsys.readouterr().err

@@ -21,6 +21,7 @@ COMMANDS = {
     "info": "carina.cli.info:Info",
     "atlas": "carina.cli.atlas:Atlas",
     "prepare": "carina.cli.prepare:Prepare",
+    "train": "carina.cli.train:Train",
     "detect": "carina.cli.detect:Detect",
     "evaluate": "carina.cli.evaluate:Evaluate",
     "demo": "carina.cli.demo:Demo",

@@ -20,7 +20,7 @@ from carina.data.batches import Batch, cut_batch
 from carina.data.sampling import CropList, segmentation_crops
 from carina.data.store import IGNORE, Scan, Store
 from carina.errors import TrainingError
-from carina.geometry import Shape3
+from carina.geometry import Shape3, Vector3
 from carina.hu import normalise
 from carina.learn import Batches, FitResult, FitSettings, fit
 from carina.learn.log import RunLog
@@ -109,7 +109,7 @@ class Segmentation:
 
     settings: SegmentationSettings
     clip_hu: tuple[float, float]
-    spacing_zyx_mm: tuple[float, float, float]
+    spacing_zyx_mm: Vector3
     monitor: str = "dice"
     higher_is_better: bool = True
 
@@ -257,7 +257,7 @@ def voxel_weights(scan: Scan, power: float) -> Float[np.ndarray, "256"]:
 def segmentation_batches(
     scans: Sequence[Scan],
     settings: SegmentationSettings,
-    spacing_zyx_mm: tuple[float, float, float],
+    spacing_zyx_mm: Vector3,
     *,
     crops: int,
     seed: int,
@@ -317,8 +317,7 @@ def train_segmentation(
     spec: Spec = {"kind": "unet", "in_channels": SLICES, "depth": 3, "first_filters": settings.filters}
     torch.manual_seed(settings.fit.seed)
     model = build(spec)
-    if settings.init_from is not None:
-        settings.load_initial(model)
+    settings.load_initial(model)
     task = Segmentation(settings, pre.clip_hu, pre.spacing_zyx_mm)
     result = fit(
         task,
