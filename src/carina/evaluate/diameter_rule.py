@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 from scipy.optimize import minimize
 from scipy.special import expit
 
 from carina.errors import InputError
 from carina.evaluate.curves import Calibration, Roc, calibration, clustered_auc_interval, roc
-from carina.evaluate.froc import Interval
 from carina.evaluate.malignancy import MalignancyTable, number_groups
 from carina.models.malignancy import DiameterRule, RuleEvidence, Scale
 
@@ -28,14 +27,12 @@ class HeldOut:
         scale: form of the rule.
         probability: out-of-fold probability of each nodule.
         roc: of these probabilities.
-        auc_interval_by_patient: interval over resamples of whole patients.
         calibration: of these probabilities.
     """
 
     scale: Scale
     probability: Float64[np.ndarray, " n"]
     roc: Roc
-    auc_interval_by_patient: Interval
     calibration: Calibration
 
 
@@ -59,7 +56,7 @@ def held_out(
     Raises:
         InputError: fewer patients than folds, or a class is missing.
     """
-    patient = number_groups([(patients or {}).get(uid, uid) for uid in table.series_uid])
+    patient = _patient_numbers(table, patients)
     n_patients = int(patient.max()) + 1 if len(patient) else 0
     if n_patients < folds:
         raise InputError(f"{n_patients} patients cannot be dealt into {folds} folds")
@@ -73,7 +70,6 @@ def held_out(
         scale=scale,
         probability=probability,
         roc=roc(table.malignant, probability),
-        auc_interval_by_patient=clustered_auc_interval(table.malignant, probability, patient, seed=seed),
         calibration=calibration(table.malignant, probability),
     )
 
@@ -112,7 +108,7 @@ def fit_diameter_rule(
         n=len(used),
         n_malignant=int(used.malignant.sum()),
         auc=best.roc.auc,
-        auc_interval=best.auc_interval_by_patient,
+        auc_interval=clustered_auc_interval(used.malignant, best.probability, _patient_numbers(used, patients)),
         calibration_error=best.calibration.expected_error,
         brier=best.calibration.brier,
         method="figures from 10-fold cross-validation over patients, interval by bootstrap over patients; "
@@ -120,6 +116,10 @@ def fit_diameter_rule(
         series_uids=tuple(sorted(set(used.series_uid))),
     )
     return DiameterRule(intercept=intercept, slope=slope, scale=best.scale, evidence=evidence)
+
+
+def _patient_numbers(table: MalignancyTable, patients: Mapping[str, str] | None) -> Int64[np.ndarray, " n"]:
+    return number_groups([(patients or {}).get(uid, uid) for uid in table.series_uid])
 
 
 def _fit(size: Float64[np.ndarray, " n"], malignant: Bool[np.ndarray, " n"]) -> tuple[float, float]:

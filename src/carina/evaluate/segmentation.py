@@ -102,13 +102,8 @@ def overlap_of_scan(
     Args:
         prediction: what is not 0 is predicted.
         truth: 0, number of the nodule, or 255 for voxels to leave out.
-        name: of the scan, for messages.
-
-    Raises:
-        InputError: the masks differ in shape.
+        name: of the scan.
     """
-    if prediction.shape != truth.shape:
-        raise InputError(f"{name}: prediction of shape {prediction.shape}, truth of shape {truth.shape}")
     predicted = (prediction != 0) & (truth != IGNORE)
     nodule = np.where(truth == IGNORE, 0, truth)
     regions, _ = ndimage.label(predicted, structure=np.ones((3, 3, 3), bool))
