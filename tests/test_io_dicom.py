@@ -1,5 +1,6 @@
 """DICOM series to volumes: order, place, identity and choice."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -22,7 +23,7 @@ from io_samples import UID, edit, edit_all, move, small_ct, small_series
 NUMBERS = st.tuples(*[st.floats(-1, 1)] * 4).filter(lambda q: sum(a * a for a in q) > 0.01)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     quaternion=NUMBERS,
     spacing=st.tuples(st.floats(0.5, 8), st.floats(0.2, 3), st.floats(0.2, 3)),
@@ -81,6 +82,27 @@ def test_nested_folders_other_files_and_no_endings(tmp_path):
     (tmp_path / "deep" / ".hidden").write_bytes(b"\0" * 200)
     (tmp_path / "empty").touch()
     assert np.array_equal(read_ct(tmp_path).hu, small_ct().hu)
+
+
+def test_what_is_neither_file_nor_folder_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        read_ct(tmp_path / "pipe")
+
+
+def test_dicom_files_without_a_series_uid_are_mentioned(tmp_path):
+    files = small_series(tmp_path / "a", shape=(17, 8, 8))
+    edit(files[16], SeriesInstanceUID=None)
+    ct = read_ct(tmp_path)
+    assert ct.hu.shape[0] == 16
+    assert any("000017.dcm" in w for w in ct.source.warnings)
+
+
+def test_damage_is_named_when_no_series_is_left(tmp_path):
+    files = small_series(tmp_path / "a")
+    files[3].write_bytes(files[3].read_bytes()[:400])
+    with pytest.raises(InputError, match=r"only 15 slices.*000004\.dcm"):
+        read_ct(tmp_path)
 
 
 def test_spacing_comes_from_positions_not_from_slice_thickness(tmp_path):
@@ -211,8 +233,8 @@ def test_too_few_slices(tmp_path):
 
 
 def test_thinner_series_is_chosen_and_the_reason_said(tmp_path):
-    small_series(tmp_path / "thick", spacing=(5.0, 1.0, 1.0), shape=(40, 8, 8), uid="1.2.3.1")
-    small_series(tmp_path / "thin", spacing=(1.0, 1.0, 1.0), shape=(200, 8, 8), uid="1.2.3.2")
+    small_series(tmp_path / "thick", spacing=(5.0, 1.0, 1.0), shape=(16, 8, 8), uid="1.2.3.1")
+    small_series(tmp_path / "thin", spacing=(1.0, 1.0, 1.0), shape=(20, 8, 8), uid="1.2.3.2")
     ct = read_ct(tmp_path)
     assert ct.source.series_uid == "1.2.3.2"
     assert "slices every 1 mm, the next one slices every 5 mm" in ct.source.warnings[0]

@@ -1,6 +1,7 @@
 """MetaImage, NIfTI and NRRD in and out; every format says the same as DICOM."""
 
 import gzip
+import struct
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ ENDINGS = [".mhd", ".mha", ".nii", ".nii.gz", ".nrrd"]
 NUMBERS = st.tuples(*[st.floats(-1, 1)] * 4).filter(lambda q: sum(a * a for a in q) > 0.01)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     quaternion=NUMBERS,
     spacing=st.tuples(st.floats(0.5, 8), st.floats(0.2, 3), st.floats(0.2, 3)),
@@ -92,6 +93,7 @@ def test_folder_with_several_images_asks_for_one(tmp_path):
         write_image(small_ct().hu, small_ct().geometry, tmp_path / name)
     with pytest.raises(InputError, match=r"2 image files \(a\.nii\.gz, b\.mha\)"):
         read_ct(tmp_path)
+    assert not any(i.chosen for i in list_series(tmp_path))
 
 
 def test_luna_folder_is_read_by_series_uid(tmp_path):
@@ -125,6 +127,26 @@ def test_floats_are_rounded_and_lost_voxels_become_air(tmp_path):
     assert np.array_equal(ct.hu[1:], small_ct().hu[1:])
     assert ct.hu[0, 0, 0] == -1000
     assert any("1 voxels were not finite" in w for w in ct.source.warnings)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_nifti_2_in_either_byte_order(tmp_path, order):
+    values = small_ct().hu.astype(f"{order}f4")
+    values[2, 3, 4] = np.inf
+    header = bytearray(544)
+    struct.pack_into(f"{order}i8s2h8q", header, 0, 540, b"n+2\0\r\n\x1a\n", 16, 32, 3, 10, 12, 16, 1, 1, 1, 1)
+    struct.pack_into(f"{order}8dq2d", header, 104, 1, 0.8, 0.7, 2.5, 1, 1, 1, 1, 544, 1, 0)
+    struct.pack_into(f"{order}i", header, 348, 1)  # sform_code
+    struct.pack_into(f"{order}12d", header, 400, -0.8, 0, 0, 100, 0, -0.7, 0, 120, 0, 0, 2.5, 30)
+    struct.pack_into(f"{order}i", header, 500, 2)  # millimetres
+    (tmp_path / "a.nii").write_bytes(bytes(header) + values.tobytes())
+    ct = read_ct(tmp_path / "a.nii")
+    assert ct.geometry.same_as(small_ct().geometry)
+    assert ct.hu[2, 3, 4] == -1000
+    assert np.array_equal(ct.hu[3:], small_ct().hu[3:])
+    (tmp_path / "a.nii").write_bytes(bytes(header) + values.tobytes()[:-4])
+    with pytest.raises(InputError, match="ends early"):
+        read_ct(tmp_path / "a.nii")
 
 
 @pytest.mark.parametrize(

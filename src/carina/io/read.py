@@ -60,7 +60,7 @@ def list_series(path: Paths) -> list[SeriesInfo]:
     if not infos:
         raise _nothing(where, found)
     usable = [info for info in infos if info.usable and (info.format == "dicom" or not found.dicom)]
-    if not usable or (not found.dicom and len(usable) > 1) or _patients(series) > 1:
+    if not usable or (not found.dicom and len(infos) > 1) or _patients(series) > 1:
         return infos
     best, reason = choose(usable)
     return [replace(info, chosen=True, reason=reason) if info is best else info for info in infos]
@@ -126,15 +126,21 @@ def _files(path: Path) -> Iterator[Path]:
     """The file itself, or all files below a folder in a fixed order; hidden ones are passed over."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    if not path.is_dir():
+    if path.is_file():
         yield path
         return
-    for folder, below, names in os.walk(path):
+    if not path.is_dir():
+        raise InputError(f"{path}: neither a file nor a folder")
+    for folder, below, names in os.walk(path, onerror=_cannot_list):
         below[:] = sorted(name for name in below if not name.startswith((".", "__MACOSX")))
         for name in sorted(names):
             file = Path(folder, name)
             if not name.startswith(".") and file.is_file():
                 yield file
+
+
+def _cannot_list(error: OSError) -> None:
+    raise InputError(f"{error.filename}: cannot be listed ({error.strerror or error})") from error
 
 
 def _patients(series: Sequence[Series]) -> int:

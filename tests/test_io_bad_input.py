@@ -1,0 +1,225 @@
+"""Every row of docs/how-to/bad-input.md: the input is made, read, and refused with that message and exit code."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+
+from carina.cli import main
+from carina.cli.info import Info
+from carina.errors import CarinaError
+from carina.io import read_ct, write_image
+from io_samples import edit, edit_all, move, small_ct, small_geometry, small_series
+
+DOC = Path(__file__).parents[1] / "docs" / "how-to" / "bad-input.md"
+ROWS = [
+    [cell.strip() for cell in line.strip("|\n ").split("|")]
+    for line in DOC.read_text(encoding="utf-8").splitlines()
+    if line.startswith("| ")
+][1:]
+
+Make = Callable[[Path], object]
+"""Makes the input in an empty folder; may return another path to read than the folder."""
+
+
+def series(**changes) -> Make:
+    return lambda folder: edit_all(small_series(folder / "a"), **changes)
+
+
+def one_slice(**changes) -> Make:
+    return lambda folder: edit(small_series(folder / "a")[4], **changes)
+
+
+def image(array, name="ct.nii.gz") -> Make:
+    return lambda folder: write_image(array, small_geometry(array.shape), folder / name)
+
+
+def cut(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+def text_files(folder):
+    (folder / "notes.txt").write_text("nothing to see")
+
+
+def dicomdir(folder):
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+
+
+def one_file(folder):
+    return small_series(folder / "a")[0]
+
+
+def missing_slice(folder):
+    small_series(folder / "a", shape=(18, 8, 8))[7].unlink()
+
+
+def same_place(folder):
+    files = small_series(folder / "a")
+    shutil.copy(files[3], folder / "a" / "again.dcm")
+    edit(folder / "a" / "again.dcm", SOPInstanceUID="1.2.3.99")
+
+
+def same_instance(folder):
+    files = small_series(folder / "a")
+    shutil.copy(files[3], folder / "a" / "again.dcm")
+    edit(folder / "a" / "again.dcm", PatientComments="changed")
+
+
+def other_size(folder):
+    edit(small_series(folder / "a")[4], Rows=10, PixelData=bytes(2 * 10 * 10))
+
+
+def tilt(folder):
+    for index, file in enumerate(small_series(folder / "a")):
+        move(file, (0, 2.5 * index * np.tan(np.radians(15)), 0))
+
+
+def damaged_header(folder):
+    for file in small_series(folder / "a"):
+        file.write_bytes(file.read_bytes().replace(b"0.7\\0.8 ", b"0.7\\x.8 "))
+
+
+def two_patients(folder):
+    for name in ("1.2.3.1", "1.2.3.2"):
+        small_series(folder / name, uid=name, patient_id=name)
+
+
+def cut_dicom(syntax) -> Make:
+    return lambda folder: cut(small_series(folder / "a", shape=(17, 64, 64), transfer_syntax=syntax)[8], 0.8)
+
+
+def jpeg_with_a_hole(folder):
+    file = small_series(folder / "a", shape=(16, 64, 64), transfer_syntax="jpeg-lossless")[8]
+    dataset = pydicom.dcmread(file)
+    (frame,) = pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)
+    dataset.PixelData = pydicom.encaps.encapsulate([frame[:2000] + frame[2300:]])
+    dataset.save_as(file)
+
+
+def no_pixels(folder):
+    edit(small_series(folder / "a")[8], PixelData=None)
+
+
+def two_images(folder):
+    for name in ("a.mha", "b.mha"):
+        write_image(small_ct().hu, small_ct().geometry, folder / name)
+
+
+def text_as_nifti(folder):
+    (folder / "ct.nii.gz").write_text("This is no image.\n" * 40)
+
+
+def colour_volume(folder):
+    pixels = SimpleITK.GetImageFromArray(np.zeros((16, 8, 8, 3), np.uint8), isVector=True)
+    SimpleITK.WriteImage(pixels, str(folder / "rgb.mha"))
+
+
+def over_time(folder):
+    twice = SimpleITK.GetImageFromArray(np.stack([small_ct().hu, small_ct().hu]), isVector=False)
+    SimpleITK.WriteImage(twice, str(folder / "time.nii.gz"))
+
+
+def sheared(folder):
+    image(small_ct().hu, "ct.nii")(folder)
+    content = bytearray((folder / "ct.nii").read_bytes())
+    content[252:254] = bytes(2)  # qform_code: leave the placement to the sform
+    content[280:296] = np.array([0.8, 0.0, 1.0, 0.0], "<f4").tobytes()  # srow_x leans along z
+    (folder / "ct.nii").write_bytes(content)
+
+
+def cut_image(name) -> Make:
+    def make(folder):
+        image(small_ct().hu, name)(folder)
+        cut(folder / name, 0.7)
+
+    return make
+
+
+def no_raw(folder):
+    image(small_ct().hu, "ct.mhd")(folder)
+    (folder / "ct.zraw").unlink()
+
+
+MAKE: dict[str, Make] = {
+    "a path that does not exist": lambda folder: folder / "nowhere",
+    "an empty folder": lambda folder: None,
+    "a folder of text files": text_files,
+    "a DICOMDIR alone": dicomdir,
+    "an MRI series": series(Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4"),
+    "a localizer": series(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
+    "secondary captures": series(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"),
+    "colour images": series(PhotometricInterpretation="RGB", SamplesPerPixel=3),
+    "a report without an image": series(SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11", Rows=None, Modality="SR"),
+    "one DICOM file of a series": one_file,
+    "a series of 15 slices": lambda folder: small_series(folder / "a", shape=(15, 8, 8)),
+    "a series with a missing slice": missing_slice,
+    "a slice out of step": lambda folder: move(small_series(folder / "a")[5], (0, 0, 1.2)),
+    "two slices at one place": same_place,
+    "two files that claim one SOPInstanceUID": same_instance,
+    "mixed orientation": one_slice(ImageOrientationPatient=[1, 0, 0, 0, 0, -1]),
+    "mixed pixel spacing": one_slice(PixelSpacing=[0.7, 0.9]),
+    "mixed image size": other_size,
+    "gantry tilt": tilt,
+    "a slice shifted sideways": lambda folder: move(small_series(folder / "a")[9], (5, 0, 0)),
+    "slices without a position": series(ImagePositionPatient=None),
+    "slices without a rescale intercept": series(RescaleIntercept=None),
+    "an iodine map": series(RescaleType="MGML"),
+    "a damaged header": damaged_header,
+    "CTs of two patients": two_patients,
+    "a series UID that is not there": lambda folder: small_series(folder / "a"),
+    "a DICOM file cut short": cut_dicom("explicit"),
+    "a compressed image cut short": cut_dicom("jpeg-2000"),
+    "a JPEG image with a hole": jpeg_with_a_hole,
+    "a DICOM file without pixels": no_pixels,
+    "a folder of two image files": two_images,
+    "text that is named .nii.gz": text_as_nifti,
+    "a mask": image(np.ones((16, 8, 8), np.uint8)),
+    "a picture scaled to 0..255": image(np.arange(16 * 64).reshape(16, 8, 8).astype(np.int16) % 256),
+    "a CT without its rescale intercept": image(np.arange(16 * 64).reshape(16, 8, 8).astype(np.uint16)),
+    "a colour volume": colour_volume,
+    "a series over time": over_time,
+    "an image of 8 slices": image(np.full((8, 8, 8), -900, np.int16)),
+    "a sheared NIfTI file": sheared,
+    "a .nii.gz file cut short": cut_image("ct.nii.gz"),
+    "a .nii file cut short": cut_image("ct.nii"),
+    "a .mhd file without its data": no_raw,
+}
+
+USABLE_BUT_AMBIGUOUS = {"CTs of two patients", "a folder of two image files", "a series UID that is not there"}
+"""Each series can be read: ``carina info`` lists them and ends well, reading asks for a choice."""
+
+
+def matches(pattern: str, message: str) -> bool:
+    return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("…")), message, re.DOTALL) is not None
+
+
+def test_every_row_is_tested_and_every_test_is_a_row():
+    assert {row[0] for row in ROWS} == {*MAKE, "no path at all"}
+
+
+@pytest.mark.parametrize(("kind", "found_in", "message", "code"), ROWS, ids=[row[0] for row in ROWS])
+def test_refused_with_message_and_exit_code(tmp_path, capfd, kind, found_in, message, code):
+    if kind == "no path at all":
+        with pytest.raises(CarinaError, match=message):
+            Info(()).run()
+        arguments = ["info"]
+    else:
+        made = MAKE[kind](tmp_path)
+        path = made if isinstance(made, Path) else tmp_path
+        with pytest.raises(CarinaError) as refused:
+            read_ct(path, series_uid="9.9.9" if kind == "a series UID that is not there" else None)
+        assert matches(message, str(refused.value)), str(refused.value)
+        assert capfd.readouterr() == ("", "")
+        arguments = ["info", str(path)]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    judged_by_info = found_in != "pixels" and kind not in USABLE_BUT_AMBIGUOUS
+    if judged_by_info:
+        assert ended.value.code == int(code)
