@@ -206,6 +206,7 @@ def insert_nodule(
     if cut_off or blended.in_air < 0.5 or blended.contrast_hu < least_hu:
         here[blended.near] = IGNORE
         return "ignored"
+    here[blended.mask] = IGNORE  # crumbs that the lung's border cut off
     here[mask] = label
     center = np.argwhere(mask).mean(axis=0) + [s.start for s in blended.box]
     z, y, x = (float(v) for v in center)

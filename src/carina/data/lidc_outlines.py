@@ -155,9 +155,10 @@ def _voxelise(outline: _Outline) -> Bool[np.ndarray, "z y x"] | None:
         filled[positions.index(z)] ^= np.asarray(image)
     if not filled.any(axis=(1, 2)).all():
         return None
-    # Readers drew through the first pixels outside of the nodule: half a pixel belongs to the background.
+    # Readers drew through the first pixels outside of the nodule, and what a drawn line touches is filled: half a
+    # pixel of the scan and half a cell of this grid belong to the background.
     flat = [STEP_MM * (ndimage.distance_transform_edt(m) - ndimage.distance_transform_edt(~m)) for m in filled]
-    stack = np.stack(flat) - 0.5 * outline.pixel_mm
+    stack = np.stack(flat) - 0.5 * (outline.pixel_mm + STEP_MM)
     caps = np.full((1, height, width), -0.5 * gap_mm)
     stack = np.concatenate([caps, stack, caps])
     steps = round((len(stack) - 1) * gap_mm / STEP_MM) + 1
@@ -169,7 +170,7 @@ def _voxelise(outline: _Outline) -> Bool[np.ndarray, "z y x"] | None:
     return np.asarray(ndimage.binary_fill_holes(labels == largest), bool)
 
 
-def _normalise(body: Bool[np.ndarray, "z y x"], diameter_mm: float) -> Bool[np.ndarray, "z y x"] | None:
+def _normalise(body: Bool[np.ndarray, "z y x"], diameter_mm: float) -> Bool[np.ndarray, "side side side"] | None:
     """The body centred in the atlas's cube and scaled to its volume, or None where it does not fit."""
     body = np.pad(body, 4)
     distance = ndimage.distance_transform_edt(body) - ndimage.distance_transform_edt(~body)

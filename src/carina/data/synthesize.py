@@ -153,16 +153,17 @@ def survey(paths: Sequence[Path], known: KnownLesions) -> list[Background]:
         InputError: a background that is held out for testing or cannot be read.
     """
     boxes: dict[str, list[Float64[np.ndarray, "2 3"]]] = defaultdict(list)
-    frames = []
+    seen = []
     for path in paths:
         volume = read_ct(path)
         _refuse_held_out(path, volume.source)
+        # A folder goes by its name, as in tables of lesions; a file by its series or its name without ending.
+        name = path.resolve().name if path.is_dir() else volume.source.case_id
         frame = volume.source.frame_of_reference_uid or str(path)
         boxes[frame] += boxes_lps(volume, known)
-        frames.append(frame)
+        seen.append((path, name, frame))
     found = []
-    for path, frame in zip(paths, frames, strict=True):
-        name = path.name
+    for path, name, frame in seen:
         corners = tuple(tuple(tuple(float(v) for v in corner) for corner in box) for box in boxes[frame])
         spheres = known.spheres.get(name, ())
         if not corners and not spheres:
