@@ -112,22 +112,22 @@ def draw_nodule(rng: np.random.Generator, diameter_mm: float) -> Lesion:
         kind = "solid"
     share = (0.5, 0.35, 0.15) if diameter_mm < 8 else (0.3, 0.4, 0.3)
     form: Form = "round" if kind == "calcified" else ("round", "lobulated", "spiculated")[int(rng.choice(3, p=share))]
-    n = {"round": 5, "lobulated": int(rng.integers(4, 9)), "spiculated": int(rng.integers(5, 10))}[form]
+    n = {"round": 5, "lobulated": int(rng.integers(4, 9)), "spiculated": int(rng.integers(8, 14))}[form]
     bumps = _directions(rng, n)
     heights = {
         "round": rng.uniform(-0.08, 0.08, n),
-        "lobulated": rng.uniform(0.18, 0.45, n),
-        "spiculated": rng.uniform(-0.15, 0.3, n),
+        "lobulated": rng.uniform(0.3, 0.6, n),
+        "spiculated": rng.uniform(-0.2, 0.45, n),
     }[form]
-    widths = rng.uniform(3.0, 9.0, n)
+    widths = rng.uniform(3.0, 9.0, n) if form == "round" else rng.uniform(6.0, 14.0, n)
     axes = np.exp(rng.normal(0, 0.13, 3))
     radius = diameter_mm / 2
     scale = _fit_volume(radius, axes, bumps, heights, widths)
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     spikes = np.zeros((0, 3))
     if form == "spiculated":
-        n_spikes = int(rng.integers(7, 18))
-        spikes = _directions(rng, n_spikes) * (radius * rng.uniform(1.25, 1.9, (n_spikes, 1)))
+        n_spikes = int(min(8 + 2.5 * radius, 36) * rng.uniform(0.7, 1.2))
+        spikes = _directions(rng, n_spikes) * (radius * rng.uniform(1.3, 2.0, (n_spikes, 1)))
     body = {
         "solid": float(np.clip(rng.normal(20, 70), -150, 140)),
         "part-solid": rng.uniform(-650, -400),
@@ -136,7 +136,7 @@ def draw_nodule(rng: np.random.Generator, diameter_mm: float) -> Lesion:
     }[kind]
     return Lesion(
         kind, form, radius, turn / (axes * scale), bumps, heights, widths, spikes,
-        spike_mm=float(np.clip(0.09 * radius + 0.3, 0.4, 1.1)), hu=body,
+        spike_mm=float(np.clip(0.1 * radius + 0.25, 0.4, 1.3)), hu=body,
         core_hu=float(rng.uniform(-60, 60)), core_share=float(rng.uniform(0.35, 0.65)) if kind == "part-solid" else 0.0,
     )  # fmt: skip
 
