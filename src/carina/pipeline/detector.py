@@ -6,7 +6,7 @@ This file reads top to bottom as the pipeline runs. Must not know training or fi
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 import carina
+from carina.ct.measure import Measures, measure
 from carina.ct.preprocess import PreparedScan, prepare_scan
 from carina.findings import Candidate, Finding, InputSummary, ModelInfo, Report
 from carina.io import read_ct
@@ -75,7 +76,14 @@ class Detector:
     threshold: float
 
     @classmethod
-    def load(cls, weights: Path | None = None, *, device: str = "auto", threshold: float | None = None) -> "Detector":
+    def load(
+        cls,
+        weights: Path | None = None,
+        *,
+        device: str = "auto",
+        threshold: float | None = None,
+        first_stage_only: bool = False,
+    ) -> "Detector":
         """Load the models.
 
         Args:
@@ -142,8 +150,11 @@ class Detector:
                 warnings += (f"{len(candidates)} candidates; only the {MOST_CANDIDATES} best were looked at",)
                 candidates = candidates[:MOST_CANDIDATES]
         with clock.stage("classify"):
-            seen = classify(scan.hu, candidates, self.classifier, progress=lambda done: progress("classify", done))
-            p_nodule = join(np.array([c.score for c in candidates]), seen, self.classifier.card)
+            p_nodule = np.array([c.score for c in candidates])
+            second: list[float | None] = [None] * len(candidates)
+            if self.classifier and candidates:
+                seen = classify(scan.hu, candidates, self.classifier, progress=lambda done: progress("classify", done))
+                p_nodule, second = join(p_nodule, seen, self.classifier.card), seen.tolist()
         with clock.stage("diagnose"):
             kept = [i for i in np.argsort(-p_nodule) if p_nodule[i] >= self.threshold][:MOST_FINDINGS]
             chosen = [candidates[i] for i in kept]
@@ -159,6 +170,8 @@ class Detector:
                 volume.geometry,
                 threshold=self.segmenter.card.threshold,
             )
+            sizes = measure(volume, mask)
+            findings = tuple(_with_size(f, sizes[f.id]) if f.id in sizes else f for f in findings)
         report = Report(
             case_id=volume.source.case_id,
             input=_summary(volume, scan),
@@ -225,6 +238,19 @@ class _Clock:
         yield
         self.seconds[name] = time.perf_counter() - begin
         self._progress(name, 1.0)
+
+
+def _with_size(finding: Finding, size: Measures) -> Finding:
+    return replace(
+        finding,
+        long_axis_mm=size.long_axis_mm,
+        short_axis_mm=size.short_axis_mm,
+        mean_axis_mm=size.mean_axis_mm,
+        long_axis_lps=size.long_axis_lps,
+        short_axis_lps=size.short_axis_lps,
+        corrected_volume_mm3=size.volume_mm3,
+        solid_volume_mm3=size.solid_volume_mm3,
+    )
 
 
 def _summary(volume: Volume, scan: PreparedScan) -> InputSummary:
