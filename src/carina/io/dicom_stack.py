@@ -13,9 +13,7 @@ import numpy as np
 from carina.errors import GeometryError, InputError
 from carina.geometry import Geometry
 from carina.io.dicom_header import Slice
-
-FEWEST_SLICES = 16
-"""A stack of fewer slices shows too little of a chest to look for nodules."""
+from carina.io.series import FEWEST_SLICES
 
 _UNEVEN = 0.1
 """Steps between slices may differ from the median step by this fraction ..."""

@@ -20,7 +20,7 @@ from carina.geometry import Geometry
 from carina.io.hu_values import check_plausible, to_hu
 from carina.io.native_stderr import caught_stderr
 from carina.io.nifti import not_numbers
-from carina.io.series import SeriesInfo
+from carina.io.series import FEWEST_SLICES, SeriesInfo
 from carina.io.uid import is_uid
 from carina.volume import Format, Source, Volume
 
@@ -38,8 +38,6 @@ FORMATS: dict[str, Format] = {
 """Endings that are read, and the format behind each."""
 
 _ITK_NAMES = {"metaimage": "MetaImageIO", "nifti": "NiftiImageIO", "nrrd": "NrrdImageIO"}
-
-_FEWEST_SLICES = 16
 
 
 def ending_of(path: Path) -> str | None:
@@ -112,8 +110,8 @@ def _examine(path: Path) -> SeriesInfo:
         raise InputError(f"{path}: 8-bit values cannot hold HU; this looks like a mask or a picture")
     geometry = _geometry_of(path, reader)
     slices = geometry.shape_zyx[0]
-    if slices < _FEWEST_SLICES:
-        raise InputError(f"{path}: only {slices} slices; a chest CT needs at least {_FEWEST_SLICES}")
+    if slices < FEWEST_SLICES:
+        raise InputError(f"{path}: only {slices} slices; a chest CT needs at least {FEWEST_SLICES}")
     file_format = FORMATS[ending_of(path) or ""]
     info = SeriesInfo(str(path), file_format, True, f"image, {slices} slices", slices, series_uid=series_uid_of(path))
     return info.with_geometry(geometry)

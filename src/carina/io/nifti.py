@@ -1,7 +1,7 @@
 """What ITK keeps quiet about when it reads NIfTI: files that end early, and voxels that are not numbers.
 
 ITK fills up a short file and turns NaN to 0, which is the HU of water. Must not know what the voxels mean.
-Header layout: nifti1.h and nifti2.h, https://nifti.nimh.nih.gov.
+Header layout: nifti1.h, https://nifti.nimh.nih.gov. NIfTI-2 is refused by ITK before this module sees it.
 """
 
 import gzip
@@ -73,11 +73,5 @@ def _layout(header: bytes) -> _Layout | None:
             dim = struct.unpack_from(f"{order}8h", header, 40)
             datatype, bits = struct.unpack_from(f"{order}2h", header, 70)
             offset = int(struct.unpack_from(f"{order}f", header, 108)[0])
-        elif len(header) >= 540 and struct.unpack_from(f"{order}i", header, 0)[0] == 540:
-            dim = struct.unpack_from(f"{order}8q", header, 16)
-            datatype, bits = struct.unpack_from(f"{order}2h", header, 12)
-            offset = struct.unpack_from(f"{order}q", header, 168)[0]
-        else:
-            continue
-        return _Layout(order, tuple(max(1, n) for n in dim[1 : dim[0] + 1]), datatype, bits, offset)
+            return _Layout(order, tuple(max(1, n) for n in dim[1 : dim[0] + 1]), datatype, bits, offset)
     return None

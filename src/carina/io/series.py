@@ -11,6 +11,9 @@ from carina.errors import InputError
 from carina.geometry import Geometry
 from carina.volume import Format
 
+FEWEST_SLICES = 16
+"""A stack of fewer slices shows too little of a chest to look for nodules."""
+
 _CHEST_MM = 150.0
 """A series shorter than this shows only a part of the lungs."""
 
