@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float64
@@ -21,8 +21,10 @@ from carina.errors import InputError
 from carina.io.image import ending_of, series_uid_of
 from carina.io.luna import (
     Annotation,
+    Candidate,
     LunaCohort,
     Malignancy,
+    ScanRow,
     read_annotations,
     read_candidates,
     read_malignancy,
@@ -227,12 +229,7 @@ def _known(root: Path, cases: Iterable[Case], tables: Tables) -> Iterator[Case]:
         )
 
 
-class _Row(Protocol):
-    @property
-    def series_uid(self) -> str: ...
-
-
-R = TypeVar("R", bound=_Row)
+R = TypeVar("R", Annotation, Candidate, Malignancy, ScanRow)
 
 
 def _by_series(read: Callable[[Path], list[R]], own: Path, given: Path | None) -> Mapping[str, list[R]]:
