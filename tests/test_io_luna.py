@@ -141,7 +141,9 @@ def test_digits_and_dots_are_a_uid(parts):
     assert is_uid(".".join(map(str, parts)))
 
 
-@pytest.mark.parametrize("text", ["", "1", "1.", ".1", "1..2", "1.a", "1.2 ", "1.2\n", "1." + "2" * 63, "\u0661.\u0662"])
+@pytest.mark.parametrize(
+    "text", ["", "1", "1.", ".1", "1..2", "1.a", "1.2 ", "1.2\n", "1." + "2" * 63, "\u0661.\u0662"]
+)
 def test_anything_else_is_not(text):
     with pytest.raises(InputError, match="not a series UID"):
         check_uid(text, "here")
