@@ -2,6 +2,10 @@
 
 import json
 import math
+import platform
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +218,25 @@ def test_one_process_adds_up_nothing() -> None:
         assert (alone.rank, alone.count) == (0, 1)
         assert alone.add_up(torch.ones(2)).tolist() == [1, 1]
         assert alone.largest(3.5) == 3.5
+
+
+PAGE_FAULTS = """
+import resource, sys, torch
+from carina.learn.memory import keep_freed_memory
+assert "keep" not in sys.argv or keep_freed_memory()
+for _ in range(6):
+    torch.ones(20_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc takes the hint")
+def test_kept_memory_is_not_mapped_anew_for_every_large_tensor() -> None:
+    faults = [
+        int(subprocess.run([sys.executable, "-c", PAGE_FAULTS, *more], capture_output=True, check=True).stdout)
+        for more in ([], ["keep"])
+    ]
+    assert faults[1] < faults[0] - 4 * 20_000_000 * 4 / resource.getpagesize()
 
 
 def test_provenance_is_in_words() -> None:

@@ -1,5 +1,8 @@
 """The CT experiments run from a prepared store to weights that load, and learn what is there to be learned."""
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -309,3 +312,21 @@ def test_train_over_another_run_is_a_usage_error(
         main(["train", "nodule", "--data", str(store.folder), "-o", str(tmp_path), "--quiet", "--device", "cpu"])
     assert ended.value.code == 2
     assert "holds a run already" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(store: Store, tmp_path: Path) -> None:
+    def command(run: Path) -> list[str]:
+        options = "--epochs 4 --batch 2 --crops-per-epoch 2 --filters 2 --device cpu --quiet --resume"
+        words = ["train", "segmentation", "--data", str(store.folder), "-o", str(run), *options.split()]
+        return [sys.executable, "-c", "from carina.cli import main; main()", *words]
+
+    with subprocess.Popen(command(tmp_path / "killed")) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "killed" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+    assert not (tmp_path / "killed" / "model.json").exists()
+    for run in ("killed", "whole"):
+        subprocess.run(command(tmp_path / run), check=True, timeout=300)
+    assert load_model(tmp_path / "killed" / "model")[1].sha256 == load_model(tmp_path / "whole" / "model")[1].sha256

@@ -114,6 +114,9 @@ def _device(name: str) -> str:
 def _finish(run: Callable[[], Any], output: Path, quiet: bool) -> None:
     import logging
 
+    from carina.learn.memory import keep_freed_memory
+
+    keep_freed_memory()
     if not quiet:
         logging.getLogger("carina.learn").setLevel(logging.INFO)
     result, card = run()
