@@ -58,6 +58,14 @@ class Finding:
         slice_index: first-axis index of the slice of the input nearest to the centre.
         sop_instance_uid: DICOM instance of that slice, None unless the input was DICOM.
         instance_number: its InstanceNumber.
+        long_axis_mm: greatest diameter on the axial slice of the input on which the nodule is largest. This and the
+            following fields are None where no voxel of the input's grid was outlined.
+        short_axis_mm: greatest diameter perpendicular to it on the same slice.
+        mean_axis_mm: mean of both axes.
+        long_axis_lps: both ends of the long axis, mm in the patient.
+        short_axis_lps: both ends of the short axis.
+        corrected_volume_mm3: volume on the input's grid, voxels at the edge counted by their share.
+        solid_volume_mm3: the part of it that is denser than -300 HU.
     """
 
     id: int
@@ -73,6 +81,13 @@ class Finding:
     classification_score: float | None = None
     sop_instance_uid: str | None = None
     instance_number: int | None = None
+    long_axis_mm: float | None = None
+    short_axis_mm: float | None = None
+    mean_axis_mm: float | None = None
+    long_axis_lps: tuple[Vector3, Vector3] | None = None
+    short_axis_lps: tuple[Vector3, Vector3] | None = None
+    corrected_volume_mm3: float | None = None
+    solid_volume_mm3: float | None = None
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,11 @@ class Detector:
     def _models(self) -> tuple[ModelInfo, ...]:
         networks = {"segmentation": self.segmenter, "nodule": self.classifier}
         return (
-            *(ModelInfo(role, n.card.name, n.card.sha256, n.runtime, n.card.summary) for role, n in networks.items()),
+            *(
+                ModelInfo(role, network.card.name, network.card.sha256, network.runtime, network.card.summary)
+                for role, network in networks.items()
+                if network is not None
+            ),
             ModelInfo("malignancy", "diameter-rule", self.malignancy.sha256, "", self.malignancy.summary),
         )
 

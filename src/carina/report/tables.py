@@ -25,6 +25,11 @@ COLUMNS = (
     "slice_index",
     "instance_number",
     "sop_instance_uid",
+    "long_axis_mm",
+    "short_axis_mm",
+    "mean_axis_mm",
+    "corrected_volume_mm3",
+    "solid_volume_mm3",
 )
 
 
@@ -59,6 +64,11 @@ def findings_csv(report: Report) -> str:
                 finding.slice_index,
                 "" if finding.instance_number is None else finding.instance_number,
                 finding.sop_instance_uid or "",
+                _size(finding.long_axis_mm),
+                _size(finding.short_axis_mm),
+                _size(finding.mean_axis_mm),
+                _size(finding.corrected_volume_mm3),
+                _size(finding.solid_volume_mm3),
             ]
         )
     return text.getvalue()
@@ -66,3 +76,7 @@ def findings_csv(report: Report) -> str:
 
 def _score(value: float | None) -> str:
     return "" if value is None else f"{value:.9g}"
+
+
+def _size(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
