@@ -55,11 +55,11 @@ def sensitivity_at(points, rate):
     return below[1] + (above[1] - below[1]) * (rate - below[0]) / (above[0] - below[0])
 
 
-def sensitivities(detections, nodules, excluded, scans, marks_per_scan=None):
-    """Sensitivity at the seven rates."""
-    best, false = judge(detections, nodules, excluded, scans, marks_per_scan)
+def sensitivities(detections, nodules, excluded, scans, rates=RATES):
+    """Sensitivity at the rates."""
+    best, false = judge(detections, nodules, excluded, scans)
     points = operating_points(best, false, len(scans))
-    return [sensitivity_at(points, rate) for rate in RATES]
+    return [sensitivity_at(points, rate) for rate in rates]
 
 
 def repeat_scans(rows, drawn):

@@ -47,20 +47,37 @@ def test_only_the_order_of_scores_matters(found, truth, factor):
         assert one.sensitivity == other.sensitivity
 
 
-@given(detection_rows, nodule_rows, st.integers(0, 2**32 - 1))
-def test_resamples_agree_with_cohorts_of_copied_scans(found, truth, seed):
+@given(detection_rows, nodule_rows, st.integers(0, 2**32 - 1), st.sampled_from([LUNA_RATES, (0.25,), (0.5, 1.0)]))
+def test_resamples_agree_with_cohorts_of_copied_scans(found, truth, seed, rates):
     matches = match(detections(found), nodules(truth), scans=SCANS)
-    result = resampled_sensitivity(matches, LUNA_RATES, 2, seed)
+    result = resampled_sensitivity(matches, rates, 2, seed)
     generator = np.random.default_rng(seed)
     for row in result:
         drawn = [SCANS[i] for i in generator.integers(len(SCANS), size=len(SCANS))]
         copies = [str(k) for k in range(len(drawn))]
         copied_truth = reference.repeat_scans(truth, drawn)
         if copied_truth:
-            expected = reference.sensitivities(reference.repeat_scans(found, drawn), copied_truth, [], copies)
+            copied = reference.repeat_scans(found, drawn)
+            expected = reference.sensitivities(copied, copied_truth, [], copies, rates)
             np.testing.assert_allclose(row, expected, atol=1e-12)
         else:
             assert np.isnan(row).all()
+
+
+def test_resamples_judged_on_the_head_of_the_curve_lose_nothing():
+    generator = np.random.default_rng(5)
+    scans = [f"1.{i}" for i in range(12)]
+    truth = [(uid, (0.0, 0.0, 0.0), 6.0) for uid in scans]
+    found = [(uid, (0.0, 0.0, 0.0), float(generator.random())) for uid in scans]
+    found += [(scans[i], (50.0, 0.0, 0.0), float(generator.random())) for i in generator.integers(12, size=24)]
+    rates = (0.125, 0.25, 0.5)
+    result = resampled_sensitivity(match(detections(found), nodules(truth), scans=scans), rates, 200, seed=0)
+    generator = np.random.default_rng(0)
+    for row in result:
+        drawn = [scans[i] for i in generator.integers(12, size=12)]
+        copies = [str(k) for k in range(12)]
+        copied = [reference.repeat_scans(rows, drawn) for rows in (found, truth)]
+        np.testing.assert_allclose(row, reference.sensitivities(*copied, [], copies, rates), atol=1e-12)
 
 
 def test_the_lowest_score_counts():

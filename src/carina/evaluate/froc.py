@@ -149,11 +149,15 @@ def resampled_sensitivity(
     events = _events(matches)
     result = np.full((bootstraps, len(rates)), np.nan)
     n_scans = len(matches.scans)
+    # The curve matters only up to the highest rate; a resample seldom needs more than half as much again.
+    most_false = max(rates) * n_scans
+    head = events.with_false_up_to(int(1.5 * most_false))
     for row, weight in enumerate(_scan_weights(n_scans, bootstraps, seed)):
         n_nodules = int(weight[matches.nodule_scan].sum())
         if n_nodules:
-            hits = np.append(0, np.cumsum(weight[events.hit_scan]))[events.hits_to]
-            false = np.append(0, np.cumsum(weight[events.false_scan]))[events.false_to]
+            hits, false = head.weighted(weight)
+            if false[-1] <= most_false:
+                hits, false = events.weighted(weight)
             result[row] = _read_off(false / n_scans, hits / n_nodules, rates)
     return result
 
@@ -184,6 +188,24 @@ class _Events:
     threshold: Float64[np.ndarray, " points"]
     hits_to: Int64[np.ndarray, " points"]
     false_to: Int64[np.ndarray, " points"]
+
+    def with_false_up_to(self, count: int) -> "_Events":
+        """The operating points with at most so many false positives; there is always the one without any."""
+        points = int(np.searchsorted(self.false_to, count, side="right"))
+        return _Events(
+            self.hit_scan[: self.hits_to[points - 1]],
+            self.false_scan[: self.false_to[points - 1]],
+            self.threshold[:points],
+            self.hits_to[:points],
+            self.false_to[:points],
+        )
+
+    def weighted(
+        self, weight: Int64[np.ndarray, " scans"]
+    ) -> tuple[Int64[np.ndarray, " points"], Int64[np.ndarray, " points"]]:
+        """Hits and false positives that every operating point takes in, each counted as often as its scan."""
+        hits = np.append(0, np.cumsum(weight[self.hit_scan]))[self.hits_to]
+        return hits, np.append(0, np.cumsum(weight[self.false_scan]))[self.false_to]
 
 
 def _events(matches: Matches) -> _Events:
