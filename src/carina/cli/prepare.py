@@ -22,7 +22,7 @@ class Prepare:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The store to make or to go on with."""
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Processes; each holds one scan (about 1.5 GB for 512 x 512 x 400 voxels)."""
+    """Processes; each holds one scan (about 0.7 GB for 512 x 512 x 400 voxels)."""
     annotations: Path | None = None
     """Nodule table (seriesuid, coordX, coordY, coordZ, diameter_mm) instead of DATA/annotations.csv."""
     candidates: Path | None = None

@@ -15,9 +15,8 @@ from functools import lru_cache
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
-from torch.nn import functional
 
-from carina.data.store import IGNORE
+from carina.data.affine import AffineMap
 from carina.errors import UsageError
 from carina.geometry import Shape3, Vector3
 from carina.hu import AIR
@@ -116,6 +115,10 @@ class Parameters:
             scale_hu=one,
         )
 
+    def to(self, device: torch.device | str) -> "Parameters":
+        """The same draw on another device."""
+        return Parameters(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
     def replace(self, **changes: Tensor) -> "Parameters":
         """A copy with some tensors exchanged."""
         return replace(self, **changes)
@@ -183,12 +186,13 @@ def apply(
             f"crops of shape {tuple(crops.shape[2:])} cannot be cut to {shape} about the same centre: "
             "each axis must differ by an even number of voxels"
         )
-    p = Parameters(**{f.name: getattr(parameters, f.name).to(crops.device) for f in fields(parameters)})
+    # Decisions are taken on the processor: a graphics card would be waited for at each of them.
+    p = parameters.to("cpu")
     crops, labels = _move(crops, labels, p, spacing_zyx_mm, shape)
     crops = _thicken(crops, p, spacing_zyx_mm[0])
     crops = _change_kernel(crops, p.soften)
     crops = _add_noise(crops, p)
-    scale, shift = p.scale_hu.to(crops.dtype), (p.shift_hu + AIR * (1 - p.scale_hu)).to(crops.dtype)
+    scale, shift = p.scale_hu.to(crops), (p.shift_hu + AIR * (1 - p.scale_hu)).to(crops)
     return torch.addcmul(shift.view(-1, 1, 1, 1, 1), crops, scale.view(-1, 1, 1, 1, 1)), labels
 
 
@@ -199,13 +203,13 @@ def _matrices(p: Parameters, spacing_zyx_mm: Vector3) -> Float[Tensor, "b 3 3"]:
     about_z = [one, zero, zero, zero, cos[0], -sin[0], zero, sin[0], cos[0]]
     about_y = [cos[1], zero, -sin[1], zero, one, zero, sin[1], zero, cos[1]]
     about_x = [cos[2], -sin[2], zero, sin[2], cos[2], zero, zero, zero, one]
-    rotation = torch.eye(3, device=one.device)
+    rotation = torch.eye(3)
     for axis in (about_z, about_y, about_x):
         rotation = rotation @ torch.stack(axis, dim=1).view(-1, 3, 3)
-    swapped = torch.eye(3, device=one.device)[[0, 2, 1]]
+    swapped = torch.eye(3)[[0, 2, 1]]
     mirror = torch.diag_embed(1.0 - 2.0 * p.flip_zyx.float())
-    mirror = mirror @ torch.where(p.transpose.view(-1, 1, 1), swapped, torch.eye(3, device=one.device))
-    spacing = torch.tensor(spacing_zyx_mm, device=one.device)
+    mirror = mirror @ torch.where(p.transpose.view(-1, 1, 1), swapped, torch.eye(3))
+    spacing = torch.tensor(spacing_zyx_mm)
     return (rotation @ mirror / p.scale.view(-1, 1, 1)) * spacing / spacing.view(3, 1)
 
 
@@ -229,76 +233,17 @@ def _move(
             one = one.flip(axes) if axes else one
             target[i] = one[(slice(None), *cut)]
     chosen = torch.nonzero(resampled).flatten()
-    matrices, shifts = _matrices(p, spacing_zyx_mm), -p.shift_mm / torch.tensor(spacing_zyx_mm, device=crops.device)
+    matrices, shifts = _matrices(p, spacing_zyx_mm), -p.shift_mm / torch.tensor(spacing_zyx_mm)
+    matrices, shifts = matrices.to(crops), shifts.to(crops)
     # One crop at a time stays in a processor's cache; a graphics card wants them all.
     together = 1 if crops.device.type == "cpu" else max(len(chosen), 1)
     for start in range(0, len(chosen), together):
         part = chosen[start : start + together]
-        planes = _Planes(matrices[part], shifts[part], crops.shape[2:], shape)
-        moved[part] = planes.trilinear(crops[part])
+        affine = AffineMap(matrices[part], shifts[part], crops.shape[2:], shape)
+        moved[part] = affine.trilinear(crops[part])
         if labels is not None and moved_labels is not None:
-            moved_labels[part] = planes.nearest(labels[part])
+            moved_labels[part] = affine.nearest(labels[part])
     return moved, moved_labels
-
-
-class _Planes:
-    """An affine map as two passes that interpolate every axis once, as trilinear interpolation does.
-
-    First each slice of the input is moved in its plane, by a shift that depends on the slice; then every column is
-    interpolated along z. On a CPU both passes are several times faster than sampling in three dimensions.
-    """
-
-    def __init__(
-        self, matrix: Float[Tensor, "b 3 3"], shift: Float[Tensor, "b 3"], source: torch.Size, target: Shape3
-    ) -> None:
-        """Prepare the map ``input offset = matrix @ result offset + shift`` (voxels, from the centres)."""
-        b, device = len(matrix), matrix.device
-        offsets = [torch.arange(n, device=device) - (n - 1) / 2 for n in target]
-        z_source = torch.arange(source[0], device=device) - (source[0] - 1) / 2
-        # Solve the map's z row for the result's z, so that the in-plane position follows from the input's slice.
-        slope = matrix[:, 1:, 0] / matrix[:, :1, 0]
-        plane = matrix[:, 1:, 1:] - slope.unsqueeze(2) * matrix[:, :1, 1:]
-        start = shift[:, None, 1:] + slope.unsqueeze(1) * (z_source.view(1, -1, 1) - shift[:, None, :1])
-        # grid_sample counts (x, y), each from -1 at the first to 1 at the last voxel.
-        half = torch.tensor([max(n - 1, 1) / 2 for n in source[1:]], device=device)
-        plane, start = (plane / half.view(2, 1)).flip(1), (start / half).flip(2)
-        rows = plane[:, :, 0].unsqueeze(1) * offsets[1].view(1, -1, 1)
-        columns = plane[:, :, 1].unsqueeze(1) * offsets[2].view(1, -1, 1)
-        in_plane = rows.unsqueeze(2) + columns.unsqueeze(1)
-        self._grid = (in_plane.unsqueeze(1) + start[:, :, None, None]).flatten(0, 1)
-        tilt = matrix[:, 0, 1].view(-1, 1, 1) * offsets[1].view(1, -1, 1)
-        tilt = tilt + matrix[:, 0, 2].view(-1, 1, 1) * offsets[2].view(1, 1, -1)
-        depth = matrix[:, :1, 0] * offsets[0] + shift[:, :1] + (source[0] - 1) / 2
-        self._z = depth.view(b, -1, 1, 1) + tilt.unsqueeze(1)
-        self._last = source[0] - 1
-
-    def _in_plane(self, images: Tensor, mode: str, padding: str) -> Float[Tensor, "b z y x"]:
-        b, depth = images.shape[0], images.shape[1]
-        sampled = functional.grid_sample(
-            images.flatten(0, 1).unsqueeze(1), self._grid, mode=mode, padding_mode=padding, align_corners=True
-        )
-        return sampled.view(b, depth, *sampled.shape[2:])
-
-    def trilinear(self, crops: Float[Tensor, "b 1 z y x"]) -> Float[Tensor, "b 1 z2 y2 x2"]:
-        """Interpolate; positions outside the crop repeat its border."""
-        z = self._z.clamp(0, self._last)
-        low = z.floor().clamp_max(max(self._last - 1, 0))
-        index = low.long()
-        slices = self._in_plane(crops[:, 0], "bilinear", "border")
-        first, second = slices.gather(1, index), slices.gather(1, (index + 1).clamp_max_(self._last))
-        return torch.lerp(first, second, z - low).unsqueeze(1)
-
-    def nearest(self, labels: Shaped[Tensor, "b c z y x"]) -> Shaped[Tensor, "b c z2 y2 x2"]:
-        """The nearest voxel along each axis; positions outside the crop are ``IGNORE``."""
-        index = self._z.round()
-        outside = (index < 0) | (index > self._last)
-        index = index.clamp(0, self._last).long()
-        channels = []
-        for channel in labels.unbind(1):
-            slices = self._in_plane(channel.to(self._grid.dtype) - IGNORE, "nearest", "zeros").to(torch.int16)
-            moved = (slices.gather(1, index) + IGNORE).to(labels.dtype)
-            channels.append(moved.masked_fill_(outside, IGNORE))
-        return torch.stack(channels, dim=1)
 
 
 def _thicken(crops: Tensor, p: Parameters, spacing_mm: float) -> Tensor:
@@ -309,9 +254,9 @@ def _thicken(crops: Tensor, p: Parameters, spacing_mm: float) -> Tensor:
         return crops
     thick = (p.thick_mm[chosen] / spacing_mm).view(-1, 1, 1)
     phase = p.thick_phase[chosen].view(-1, 1, 1)
-    voxel = torch.arange(n, device=crops.device)
+    voxel = torch.arange(n)
     # n + 1 slices at the pitch of the thickness reach beyond the last voxel whatever the phase.
-    lower = (torch.arange(n + 1, device=crops.device).view(1, -1, 1) - phase) * thick - 0.5
+    lower = (torch.arange(n + 1).view(1, -1, 1) - phase) * thick - 0.5
     overlap = torch.minimum(lower + thick, voxel + 0.5) - torch.maximum(lower, voxel - 0.5)
     overlap = overlap.clamp_min(0)
     covered = overlap.sum(2, keepdim=True)
@@ -320,7 +265,7 @@ def _thicken(crops: Tensor, p: Parameters, spacing_mm: float) -> Tensor:
     # Slices that cover no voxel take no part; the ends of the crop repeat the last slice that does.
     weight = (1 - distance).clamp_min(0) * (covered > 1e-6)
     weight = weight / weight.sum(1, keepdim=True)
-    matrix = (weight.transpose(1, 2) @ average).to(crops.dtype)
+    matrix = (weight.transpose(1, 2) @ average).to(crops)
     crops = crops.clone()
     flat = crops[chosen].flatten(3).squeeze(1)
     crops[chosen] = (matrix @ flat).view(len(chosen), 1, *crops.shape[2:])
@@ -332,7 +277,7 @@ def _change_kernel(crops: Tensor, soften: Tensor) -> Tensor:
     chosen = torch.nonzero(soften != 0).flatten()
     if not len(chosen):
         return crops
-    w = soften[chosen].to(crops.dtype).view(-1, 1, 1, 1)
+    w = soften[chosen].to(crops).view(-1, 1, 1, 1)
     part = crops[chosen].squeeze(1)
     for axis in (2, 3):
         n = part.shape[axis]
@@ -357,7 +302,7 @@ def _add_noise(crops: Tensor, p: Parameters) -> Tensor:
             for axis, n in enumerate(crops.shape[2:]):
                 start = int(p.noise_start[i, k, axis]) % (fields_shape[axis] - n + 1)
                 noise = noise.narrow(axis, start, n)
-            noisy[i, 0].addcmul_(noise.to(crops.dtype), sigma[i].to(crops.dtype))
+            noisy[i, 0].add_(noise.to(crops.dtype), alpha=float(sigma[i]))
     return noisy
 
 

@@ -56,7 +56,7 @@ def prepare(
         folder: the store; made where it is not there.
         tables: what is known about the scans.
         preprocessing: the analysis grid; the package's own when None.
-        jobs: processes. Each holds one scan at a time (about 1.5 GB for 512 x 512 x 400 voxels).
+        jobs: processes. Each holds one scan at a time (about 0.7 GB for 512 x 512 x 400 voxels).
         progress: show a bar with the time left on standard error.
 
     Returns:
