@@ -67,8 +67,8 @@ def test_resamples_agree_with_cohorts_of_copied_scans(found, truth, seed, rates)
 def test_resamples_judged_on_the_head_of_the_curve_lose_nothing():
     generator = np.random.default_rng(5)
     scans = [f"1.{i}" for i in range(12)]
-    truth = [(uid, (0.0, 0.0, 0.0), 6.0) for uid in scans]
-    found = [(uid, (0.0, 0.0, 0.0), float(generator.random())) for uid in scans]
+    truth = [(uid, (0.0, 20.0 * i, 0.0), 6.0) for uid in scans for i in range(3)]
+    found = [(uid, position, float(generator.random())) for uid, position, _ in truth]
     found += [(scans[i], (50.0, 0.0, 0.0), float(generator.random())) for i in generator.integers(12, size=24)]
     rates = (0.125, 0.25, 0.5)
     result = resampled_sensitivity(match(detections(found), nodules(truth), scans=scans), rates, 200, seed=0)
