@@ -117,6 +117,12 @@ def test_half_precision_storage_halves_the_file_and_loads_as_float32(
     torch.testing.assert_close(loaded(x), network(x), atol=0.05, rtol=0.05)
 
 
+def test_metrics_without_a_value_are_left_out_of_the_card(tmp_path: Path) -> None:
+    card = Card("x", "segmentation", SMALL_UNET, metrics={"dice": 0.5, "precision": float("nan")})
+    save_model(tmp_path / "model", build(SMALL_UNET), card)
+    assert load_model(tmp_path / "model")[1].metrics == {"dice": 0.5}
+
+
 def test_a_changed_byte_in_the_weights_is_noticed(saved: tuple[Path, torch.nn.Module, Card]) -> None:
     path = saved[0].with_suffix(".safetensors")
     content = bytearray(path.read_bytes())

@@ -108,7 +108,7 @@ def test_segmentation_goes_from_a_store_to_weights_that_load(store: Store, tmp_p
     result, card = train_segmentation(store, tmp_path, SMALL)
     module, loaded = load_model(tmp_path / "model")
     assert loaded == card
-    assert loaded.metrics == result.metrics
+    assert loaded.metrics.items() <= result.metrics.items()
     assert module(torch.zeros(1, SLICES, 16, 16)).shape == (1, 1, 16, 16)
     training, _ = split_scans(store, SMALL)
     assert card.training.series_uids == tuple(sorted(scan.series_uid for scan in training))

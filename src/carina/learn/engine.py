@@ -8,17 +8,16 @@ Must not know CT, files of data, or any particular network.
 """
 
 import copy
-import logging
 import math
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -29,73 +28,13 @@ from carina.learn.log import Record, RunLog
 from carina.learn.optimise import autocast, average, channels_last, make_optimizer, trained, training_mode
 from carina.learn.processes import Processes, join_processes
 from carina.learn.schedule import learning_rate_factor
-from carina.learn.settings import MAY_CHANGE, FitSettings
+from carina.learn.settings import MAY_CHANGE, FitResult, FitSettings
+from carina.learn.task import Pass, Task
 
-logger = logging.getLogger(__name__)
 B = TypeVar("B")
-B_contra = TypeVar("B_contra", contravariant=True)
 
-
-@runtime_checkable
-class Metrics(Protocol):
-    """What accumulates over the batches of one pass.
-
-    Attributes:
-        state: everything counted so far in one tensor; the states of two parts of the data add up.
-    """
-
-    state: Tensor
-
-    def update(self, outputs: Any) -> None:
-        """Add what the task's ``loss`` returned for one batch."""
-
-    def compute(self) -> dict[str, float]:
-        """The metrics by name."""
-
-    def draw(self, log: RunLog, tag: str, epoch: int) -> None:
-        """Write curves, histograms and pictures to the log, if there are any."""
-
-
-@runtime_checkable
-class Task(Protocol[B_contra]):
-    """A loss and metrics with a monitor: all that the loop knows of a problem."""
-
-    @property
-    def monitor(self) -> str:
-        """The metric (of the validation data; of the training data without any) that chooses the best epoch."""
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether a larger value of the monitor is better."""
-
-    def loss(self, model: nn.Module, batch: B_contra) -> tuple[Tensor, Any]:
-        """The mean loss of a batch, and whatever ``Metrics.update`` takes, without gradients."""
-
-    def metrics(self) -> Metrics:
-        """Fresh accumulators for one pass."""
-
-
-@dataclass
-class FitResult:
-    """What a training came to; the model itself holds the best weights afterwards.
-
-    Attributes:
-        best_epoch: epoch (from 0) of the best monitor.
-        best: its value.
-        metrics: all metrics of that epoch.
-        epochs: epochs made.
-        steps: steps of the optimizer.
-        seconds: time spent, over all resumed parts.
-        history: one record per epoch.
-    """
-
-    best_epoch: int = -1
-    best: float = math.nan
-    metrics: dict[str, float] = field(default_factory=dict)
-    epochs: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    history: list[Record] = field(default_factory=list)
+CHECKPOINT = "checkpoint.pt"
+"""Name of the file in the run's folder that holds everything needed to go on."""
 
 
 def fit(
@@ -164,33 +103,6 @@ def fit(
         return run.close()
 
 
-CHECKPOINT = "checkpoint.pt"
-
-
-class _Pass:
-    """Mean loss and metrics of one pass, added up over all processes."""
-
-    def __init__(self, task: Task[Any], processes: Processes) -> None:
-        self.metrics = task.metrics()
-        self._processes = processes
-        self._loss = torch.zeros(2, dtype=torch.float64)
-        self._done: dict[str, float] | None = None
-
-    def add(self, loss: float, outputs: Any) -> None:
-        self._loss += torch.tensor([loss, 1.0], dtype=torch.float64)
-        self.metrics.update(outputs)
-
-    def mean_loss(self) -> float:
-        return float(self._loss[0] / self._loss[1])
-
-    def compute(self) -> dict[str, float]:
-        if self._done is None:
-            total = self._processes.add_up(self._loss)
-            self.metrics.state = self._processes.add_up(self.metrics.state)
-            self._done = {"loss": float(total[0] / total[1]), **self.metrics.compute()}
-        return self._done
-
-
 class _Run:
     """The state of one training: what a checkpoint holds."""
 
@@ -239,11 +151,11 @@ class _Run:
     def finished(self) -> bool:
         return self.stop or self.result.epochs >= self.settings.epochs
 
-    def train_epoch(self, train: Batches[Any], steps: int, per_step: int, progress: bool) -> _Pass:
+    def train_epoch(self, train: Batches[Any], steps: int, per_step: int, progress: bool) -> Pass:
         epoch, settings, processes = self.result.epochs, self.settings, self.processes
         torch.manual_seed(_mixed_seed(settings.seed, epoch, processes.rank))
         training_mode(self.model)
-        measured = _Pass(self.task, processes)
+        measured = Pass(self.task, processes)
         mine = per_step // processes.count
         indices = [step * per_step + k * processes.count + processes.rank for step in range(steps) for k in range(mine)]
         batches = made_ahead(train, epoch, indices, settings.prefetch)
@@ -271,7 +183,7 @@ class _Run:
         """Gradients of micro-batches before the last one of a step need not travel between processes."""
         return self.wrapped.no_sync() if isinstance(self.wrapped, DistributedDataParallel) else nullcontext()
 
-    def _backward(self, batch: Any, index: int, mine: int, measured: _Pass) -> None:
+    def _backward(self, batch: Any, index: int, mine: int, measured: Pass) -> None:
         batch = move(batch, self.device)
         with autocast(self.device, self.settings.precision):
             loss, outputs = self.task.loss(self.wrapped, batch)
@@ -305,9 +217,9 @@ class _Run:
         )
 
     @torch.no_grad()
-    def validate(self, val: Batches[Any]) -> _Pass:
+    def validate(self, val: Batches[Any]) -> Pass:
         model = (self.averaged if self.averaged is not None else self.model).eval()
-        measured = _Pass(self.task, self.processes)
+        measured = Pass(self.task, self.processes)
         indices = list(range(self.processes.rank, val.count, self.processes.count))
         for _, batch in made_ahead(val, 0, indices, self.settings.prefetch):
             with autocast(self.device, self.settings.precision):

@@ -1,8 +1,10 @@
-"""How to train, in one value. Must not know what is trained."""
+"""How to train, and what a training came to, as plain values. Must not know what is trained."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Literal
 
+from carina.learn.log import Record
 from carina.learn.schedule import Schedule
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -55,3 +57,26 @@ class FitSettings:
 
 MAY_CHANGE = {"epochs", "minutes", "patience", "device", "prefetch"}
 """Settings that may differ when a run is resumed; the others would make it another run."""
+
+
+@dataclass
+class FitResult:
+    """What a training came to; the model itself holds the best weights afterwards.
+
+    Attributes:
+        best_epoch: epoch (from 0) of the best monitor.
+        best: its value.
+        metrics: all metrics of that epoch.
+        epochs: epochs made.
+        steps: steps of the optimizer.
+        seconds: time spent, over all resumed parts.
+        history: one record per epoch.
+    """
+
+    best_epoch: int = -1
+    best: float = math.nan
+    metrics: dict[str, float] = field(default_factory=dict)
+    epochs: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    history: list[Record] = field(default_factory=list)

@@ -6,6 +6,7 @@ networks are trained.
 """
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -127,7 +128,7 @@ def save_model(path: Path, module: nn.Module, card: Card) -> Card:
         card: its ``dtype`` says how floating-point weights are stored.
 
     Returns:
-        The card with the hash of the weights filled in.
+        The card with the hash of the weights filled in, and without metrics that have no finite value.
 
     Raises:
         WeightsError: ``module`` is not the network of ``card.spec``.
@@ -141,7 +142,8 @@ def save_model(path: Path, module: nn.Module, card: Card) -> Card:
     }
     _fill(build(card.spec), tensors, str(weights_path))
     content = safetensors.torch.save(tensors)
-    card = replace(card, sha256=hashlib.sha256(content).hexdigest())
+    measured = {name: value for name, value in card.metrics.items() if math.isfinite(value)}
+    card = replace(card, metrics=measured, sha256=hashlib.sha256(content).hexdigest())
     _write(weights_path, content)
     _write(card_path, msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
     return card

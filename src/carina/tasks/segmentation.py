@@ -23,11 +23,10 @@ from carina.errors import TrainingError
 from carina.geometry import Shape3, Vector3
 from carina.hu import normalise
 from carina.learn import Batches, FitResult, FitSettings, fit
-from carina.learn.log import RunLog
 from carina.learn.losses import marking_loss, missed_dice_loss
-from carina.learn.metrics import BinaryMetrics
 from carina.models.build import Spec, build
 from carina.models.card import Card, save_model
+from carina.tasks.marked import Marked, MarkingMetrics
 from carina.tasks.runs import RunSettings, split_scans, training_of
 
 SLICES = 7
@@ -113,7 +112,7 @@ class Segmentation:
     monitor: str = "dice"
     higher_is_better: bool = True
 
-    def loss(self, model: nn.Module, batch: MarkingBatch) -> tuple[Tensor, "Marked"]:
+    def loss(self, model: nn.Module, batch: MarkingBatch) -> tuple[Tensor, Marked]:
         """Loss over all stacks of all crops."""
         with torch.no_grad():
             slabs, truth, weight = self.stacks(batch)
@@ -144,7 +143,7 @@ class Segmentation:
         weight = torch.where(near_lung | truth, weight, weight * self.settings.outside_weight)
         return slabs, _by_slice(truth.float()), _by_slice(weight)
 
-    def metrics(self) -> "MarkingMetrics":
+    def metrics(self) -> MarkingMetrics:
         """Dice, recall and precision of voxels, and which nodules were touched."""
         return MarkingMetrics()
 
@@ -161,88 +160,6 @@ def _dilate(mask: Bool[Tensor, "b 1 z y x"]) -> Bool[Tensor, "b 1 z y x"]:
         padding = [margin if k == axis else 0 for k in range(3)]
         dilated = functional.max_pool3d(dilated, size, 1, padding)
     return dilated > 0
-
-
-@dataclass(frozen=True, eq=False)
-class Marked:
-    """What a batch came to.
-
-    Attributes:
-        logits: of the mask.
-        truth: 1 on nodules.
-        weight: 0 where the truth is unknown.
-        middle: the slices that were marked, scaled to [-1, 1].
-        crops: how many crops the stacks come from.
-    """
-
-    logits: Float[Tensor, "n 1 y x"]
-    truth: Float[Tensor, "n 1 y x"]
-    weight: Float[Tensor, "n 1 y x"]
-    middle: Float[Tensor, "n y x"]
-    crops: int
-
-
-class MarkingMetrics:
-    """Voxels counted by probability and truth, and crops by whether anything in their nodule was marked."""
-
-    def __init__(self) -> None:
-        self._voxels = BinaryMetrics()
-        self._crops = torch.zeros(4, dtype=torch.float64)
-        self._shown: Marked | None = None
-
-    @property
-    def state(self) -> Float[Tensor, " counts"]:
-        """All counts in a row."""
-        return torch.cat([self._voxels.state.flatten(), self._crops])
-
-    @state.setter
-    def state(self, counts: Float[Tensor, " counts"]) -> None:
-        voxels = self._voxels.state
-        self._voxels.state, self._crops = counts[: voxels.numel()].view(voxels.shape), counts[voxels.numel() :]
-
-    def update(self, marked: Marked) -> None:
-        """Count a batch; voxels that hardly weigh are left out."""
-        counted = marked.weight >= 0.1
-        truth = marked.truth > 0.5
-        self._voxels.count(marked.logits[counted], truth[counted])
-        called = (marked.logits > 0) & counted
-        with_nodule = truth.view(marked.crops, -1).any(1)
-        touched = (called & truth).view(marked.crops, -1).any(1)
-        wrong = (called & ~truth).view(marked.crops, -1).sum(1) >= 8
-        counts = [with_nodule.sum(), touched.sum(), (~with_nodule).sum(), (wrong & ~with_nodule).sum()]
-        self._crops += torch.stack(counts).to(self._crops)
-        if self._shown is None:
-            self._shown = marked
-
-    def compute(self) -> dict[str, float]:
-        """Dice, recall and precision of voxels; share of nodules touched; share of crops without one that got marks."""
-        voxels = self._voxels.compute()
-        nodules, touched, empty, wrong = self._crops.tolist()
-        return {
-            "dice": voxels["f1"],
-            "recall": voxels["recall"],
-            "precision": voxels["precision"],
-            "touched": touched / nodules if nodules else float("nan"),
-            "false_crops": wrong / empty if empty else float("nan"),
-        }
-
-    def draw(self, log: RunLog, tag: str, epoch: int) -> None:
-        """Curves, and the slice with most nodule of the first batch with truth and answer painted on it."""
-        self._voxels.draw(log, tag, epoch)
-        if self._shown is not None:
-            log.picture(f"marked/{tag}", epoch, overlay(self._shown))
-
-
-def overlay(marked: Marked) -> Float[np.ndarray, "y x 3"]:
-    """The slice with most nodule: truth in green, answer in red, both in yellow."""
-    best = int(marked.truth.flatten(1).sum(1).argmax())
-    grey = (marked.middle[best].float().cpu().numpy() + 1) / 2
-    truth = marked.truth[best, 0].cpu().numpy()
-    answer = marked.logits[best, 0].float().sigmoid().cpu().numpy()
-    rgb = np.stack([grey, grey, grey], axis=-1)
-    rgb[..., 0] += 0.5 * answer
-    rgb[..., 1] += 0.5 * truth
-    return np.clip(rgb, 0, 1)
 
 
 def voxel_weights(scan: Scan, power: float) -> Float[np.ndarray, "256"]:
@@ -317,6 +234,8 @@ def train_segmentation(
     spec: Spec = {"kind": "unet", "in_channels": SLICES, "depth": 3, "first_filters": settings.filters}
     torch.manual_seed(settings.fit.seed)
     model = build(spec)
+    # Hardly any voxel is nodule: begin with a small probability everywhere instead of learning that first.
+    nn.init.constant_(model.get_parameter("head.bias"), -4.0)
     settings.load_initial(model)
     task = Segmentation(settings, pre.clip_hu, pre.spacing_zyx_mm)
     result = fit(
