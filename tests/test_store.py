@@ -31,7 +31,7 @@ from carina.io.luna import (
     write_candidates,
     write_scans,
 )
-from carina.volume import Volume
+from carina.volume import Source, Volume
 
 GRID = Geometry.from_axes((76, 80, 118), spacing_zyx_mm=(2.5, 2.0, 2.0), origin_lps=(-117.0, -79.0, -900.0))
 SETTINGS = Preprocessing(spacing_zyx_mm=(2.5, 2.0, 2.0))
@@ -327,6 +327,28 @@ def test_folder_of_images_with_a_table_elsewhere(cohort, tmp_path):
     (cases, refused) = find_cases([tmp_path / "images"], Tables(annotations=cohort / "annotations.csv"))
     assert [(c.series_uid, len(c.nodules), c.subset) for c in cases] == [(UIDS[0], 2, None)]
     assert refused == {}
+
+
+def test_scans_may_go_by_the_names_of_their_files(tmp_path):
+    hu, _ = chest(UIDS[0])
+    write_image(hu, GRID, tmp_path / "case one.nii.gz")
+    (tmp_path / "annotations.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\ncase one,-55,0,-800,12\n")
+    (scan,) = prepare([tmp_path], tmp_path / "store", preprocessing=SETTINGS).scans
+    assert (scan.series_uid, scan.patient_id, len(scan.nodules)) == ("case one", "case one", 1)
+
+
+def test_dicom_series_are_found_by_their_uid(tmp_path, cohort):
+    from carina.io import write_dicom
+
+    hu, _ = chest(UIDS[0])
+    volume = Volume(hu, GRID, Source(series_uid=UIDS[0]))
+    write_dicom(volume, tmp_path / "P1" / "study" / "series", patient_id="P1")
+    write_dicom(Volume(hu[:8], GRID.crop((0, 0, 0), (8, *hu.shape[1:]))), tmp_path / "P1" / "study" / "scout")
+    cases, refused = find_cases([tmp_path], Tables(annotations=cohort / "annotations.csv"))
+    assert [(c.series_uid, c.path.name, len(c.nodules)) for c in cases] == [(UIDS[0], "series", 2)]
+    assert list(refused) == [str(tmp_path / "P1" / "study" / "scout")]
+    (scan,) = prepare([tmp_path / "P1"], tmp_path / "store", preprocessing=SETTINGS).scans
+    assert (scan.series_uid, scan.patient_id) == (UIDS[0], "P1")
 
 
 def test_without_masks_nodules_grow_to_what_they_are(tmp_path, store):

@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,7 +42,7 @@ class Tables:
     """What says what is in the scans; None: the folder's own table, where it has one.
 
     Attributes:
-        annotations: nodules (``annotations.csv``).
+        annotations: nodules (``annotations.csv``); the column seriesuid may also hold a file's name without ending.
         candidates: places that look like nodules and are none (``candidates_V2.csv`` or ``candidates.csv``, class 0).
         excluded: findings that neither count nor train (``annotations_excluded.csv``).
         malignancy: the readers' ratings (``annotations_with_malignancy.csv``).
@@ -201,14 +202,17 @@ def _known(root: Path, cases: Iterable[Case], tables: Tables) -> Iterator[Case]:
     folder = root if root.is_dir() else root.parent
     better = folder / "candidates_V2.csv"
     candidates = better if better.is_file() else folder / "candidates.csv"
-    nodules = _by_series(read_annotations, folder / "annotations.csv", tables.annotations)
+    read = partial(read_annotations, any_name=True)
+    nodules = _by_series(read, folder / "annotations.csv", tables.annotations)
     negatives = {
         uid: np.array([c.center_lps for c in group if not c.is_nodule], np.float64).reshape(-1, 3)
-        for uid, group in _by_series(read_candidates, candidates, tables.candidates).items()
+        for uid, group in _by_series(partial(read_candidates, any_name=True), candidates, tables.candidates).items()
     }
-    excluded = _by_series(read_annotations, folder / "annotations_excluded.csv", tables.excluded)
+    excluded = _by_series(
+        partial(read_annotations, any_name=True), folder / "annotations_excluded.csv", tables.excluded
+    )
     ratings = _by_series(read_malignancy, folder / "annotations_with_malignancy.csv", tables.malignancy)
-    rows = _by_series(read_scans, folder / "scans.csv", None)
+    rows = _by_series(partial(read_scans, any_name=True), folder / "scans.csv", None)
     patients = read_patients(tables.lidc_sqlite) if tables.lidc_sqlite else {}
     for case in cases:
         uid = case.series_uid

@@ -150,15 +150,19 @@ def match(center_lps: Vector3, annotations: Iterable[Annotation]) -> Annotation 
     return min(hits, key=lambda one: dist(one.center_lps, center_lps), default=None)
 
 
-def read_annotations(path: str | Path) -> list[Annotation]:
+def read_annotations(path: str | Path, *, any_name: bool = False) -> list[Annotation]:
     """Read ``annotations.csv``; ours may add volume_mm3, type and label, other columns are passed over.
+
+    Args:
+        path: the table.
+        any_name: scans may be named by something else than a series UID, such as their file's name.
 
     Raises:
         InputError: the table or a row of it cannot be understood; the message names the line.
     """
     return [
         Annotation(
-            *_position(row, where),
+            *_position(row, where, any_name),
             diameter_mm=_number(row, "diameter_mm", where),
             volume_mm3=_number(row, "volume_mm3", where) if row.get("volume_mm3") else None,
             type=row.get("type") or None,
@@ -168,8 +172,8 @@ def read_annotations(path: str | Path) -> list[Annotation]:
     ]
 
 
-def read_candidates(path: str | Path) -> list[Candidate]:
-    """Read ``candidates.csv``.
+def read_candidates(path: str | Path, *, any_name: bool = False) -> list[Candidate]:
+    """Read ``candidates.csv``; arguments as ``read_annotations``.
 
     Raises:
         InputError: as ``read_annotations``.
@@ -178,7 +182,7 @@ def read_candidates(path: str | Path) -> list[Candidate]:
     for row, where in _rows(Path(path), _CANDIDATE):
         if row["class"] not in ("0", "1"):
             raise InputError(f"{where}: class {row['class']!r} is neither 0 nor 1")
-        rows.append(Candidate(*_position(row, where), is_nodule=row["class"] == "1"))
+        rows.append(Candidate(*_position(row, where, any_name), is_nodule=row["class"] == "1"))
     return rows
 
 
@@ -199,15 +203,15 @@ def read_malignancy(path: str | Path) -> list[Malignancy]:
     return rows
 
 
-def read_scans(path: str | Path) -> list[ScanRow]:
-    """Read ``scans.csv``.
+def read_scans(path: str | Path, *, any_name: bool = False) -> list[ScanRow]:
+    """Read ``scans.csv``; arguments as ``read_annotations``.
 
     Raises:
         InputError: as ``read_annotations``.
     """
     return [
         ScanRow(
-            check_uid(row["seriesuid"], where),
+            _series(row, where, any_name),
             row["patient_id"],
             _number(row, "slice_thickness_mm", where),
             row["origin"],
@@ -265,9 +269,13 @@ def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[dict[str, str], s
         raise InputError(f"{path}: cannot be read as a table ({error})") from error
 
 
-def _position(row: dict[str, str], where: str) -> tuple[str, Vector3]:
+def _position(row: dict[str, str], where: str, any_name: bool = False) -> tuple[str, Vector3]:
     center = (_number(row, "coordX", where), _number(row, "coordY", where), _number(row, "coordZ", where))
-    return check_uid(row["seriesuid"], where), center
+    return _series(row, where, any_name), center
+
+
+def _series(row: dict[str, str], where: str, any_name: bool) -> str:
+    return row["seriesuid"] if any_name else check_uid(row["seriesuid"], where)
 
 
 def _number(row: dict[str, str], name: str, where: str) -> float:
