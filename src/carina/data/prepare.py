@@ -79,7 +79,8 @@ def prepare(
                     scans.append(result)
                 else:
                     failed[case.series_uid] = result
-                    tqdm.write(f"{case.path}: {result}") if progress else _log.warning("%s: %s", case.path, result)
+                    with tqdm.external_write_mode():
+                        _log.warning("%s: %s", case.series_uid, result)
                 bar.update()
         scans.sort(key=lambda s: s.series_uid)
         write_manifest(folder, Manifest(FORMAT, preprocessing, tuple(scans), dict(sorted(failed.items()))))
