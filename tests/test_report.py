@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from carina.errors import InputError, UsageError
 from carina.findings import RESEARCH_USE, Finding, InputSummary, ModelInfo, PatientAnswer, Report
 from carina.geometry import Geometry
-from carina.report import FORMATS, render_html, write_report
+from carina.report import DICOM_FORMATS, FORMATS, render_html, write_report
 from carina.report import files as report_files
 from carina.report.html import PICTURED, moment, number, percent, seconds
 from carina.report.schema import schema_text
@@ -28,6 +28,7 @@ from carina.report.tables import COLUMNS, findings_csv
 from carina.volume import Volume
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "reference" / "report.schema.json"
+PLAIN = {name: file for name, file in FORMATS.items() if name not in DICOM_FORMATS}
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 
 
@@ -374,10 +375,10 @@ def test_the_csv_begins_with_the_columns_of_luna16(volume: Volume) -> None:
 def test_all_formats_are_written_and_agree(tmp_path: Path, volume: Volume) -> None:
     one = finding(1, volume)
     made = report(volume, one)
-    paths = write_report(made, tmp_path / "out" / "case", FORMATS, volume=volume, labels=labelled(volume, one))
-    assert {name: path.name for name, path in paths.items()} == FORMATS
+    paths = write_report(made, tmp_path / "out" / "case", PLAIN, volume=volume, labels=labelled(volume, one))
+    assert {name: path.name for name, path in paths.items()} == PLAIN
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["case"]
-    assert sorted(p.name for p in (tmp_path / "out" / "case").iterdir()) == sorted(FORMATS.values())
+    assert sorted(p.name for p in (tmp_path / "out" / "case").iterdir()) == sorted(PLAIN.values())
     assert Report.from_json(paths["json"].read_bytes()) == made
     assert paths["csv"].read_text(encoding="utf-8") == findings_csv(made)
 

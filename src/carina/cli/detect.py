@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from carina.errors import CarinaError, UsageError
+from carina.errors import CarinaError, InputError, UsageError
 
 if TYPE_CHECKING:
     from carina.pipeline import Detection, Detector
 
-FORMATS = ("json", "csv", "html", "mask")
+DEFAULT_FORMATS = ("json", "csv", "html", "mask")
 SUMMARY = ("input", "case", "status", "findings", "p_malignant", "seconds", "message")
 
 
@@ -27,8 +27,8 @@ class Detect:
     """DICOM folders, or MetaImage, NIfTI or NRRD files."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for the results; each case gets a folder of its own in it."""
-    format: str = ",".join(FORMATS)
-    """What to write, separated by commas: json, csv, html, mask."""
+    format: str = ",".join(DEFAULT_FORMATS)
+    """What to write, separated by commas: json, csv, html, mask; for DICOM input also seg, sr, keyimages."""
     threshold: float | None = None
     """Lowest probability of a finding; default: the operating point in the model's card."""
     device: str = "auto"
@@ -50,10 +50,12 @@ class Detect:
 
     def run(self) -> int:
         """Analyse every input; a failing one is reported and the others go on."""
+        from carina.report import FORMATS, check_formats
+
         formats = [f.strip() for f in self.format.split(",") if f.strip()]
-        unknown = sorted(set(formats) - set(FORMATS))
-        if unknown or not formats:
-            raise UsageError(f"--format {self.format!r}: choose from {', '.join(FORMATS)}")
+        if not formats:
+            raise UsageError(f"--format {self.format!r} names nothing to write; choose from {', '.join(FORMATS)}")
+        check_formats(formats)
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise UsageError(f"--threshold {self.threshold} is not a probability; give a number from 0 to 1")
         from carina.pipeline import Detector
@@ -82,8 +84,12 @@ class Detect:
         return 1 if failures else 0
 
     def _one(self, text: str, detector: "Detector", formats: list[str], ledger: "_Ledger") -> dict[str, str]:
-        from carina.report import write_report
+        from carina.io.image import ending_of
+        from carina.report import DICOM_FORMATS, write_report
 
+        wanting = [name for name in DICOM_FORMATS if name in formats]
+        if wanting and ending_of(Path(text)) is not None:
+            raise InputError(f"the format {wanting[0]} describes DICOM images, and this is none; leave it out")
         with _Progress(text, shown=not self.quiet and sys.stderr.isatty()) as progress:
             detection = detector.detect(Path(text), series_uid=self.series, progress=progress)
         report = detection.report
@@ -93,7 +99,7 @@ class Detect:
             print(json.dumps(json.loads(report.to_json())))
         self._say(_summary_line(text, detection))
         for name, path in written.items():
-            self._say(f"  {name:5s} {path}")
+            self._say(f"  {name:9s} {path}")
         if self.verbose:
             for stage, seconds in report.seconds.items():
                 self._say(f"  {stage:9s} {seconds:7.2f} s")

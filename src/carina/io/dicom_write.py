@@ -123,6 +123,7 @@ def _slice(volume: Volume, index: int, series_uid: str, syntax: UID) -> FileData
     dataset.Modality = "CT"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.PatientPosition = "HFS"
+    dataset.BodyPartExamined = "CHEST"
     dataset.SeriesNumber = dataset.AcquisitionNumber = 1
     dataset.InstanceNumber = index + 1
     dataset.SliceThickness = _decimal(spacing[0])

@@ -26,10 +26,19 @@ def write_mask(labels: Integer[np.ndarray, "z y x"], report: Report, geometry: G
     Raises:
         InputError: the map has another shape than the input, or values that no finding has.
     """
+    check_labels(labels, report, geometry)
+    smallest = np.uint8 if labels.max() <= 255 else np.uint16
+    io.write_image(labels.astype(smallest), geometry, path)
+
+
+def check_labels(labels: Integer[np.ndarray, "z y x"], report: Report, geometry: Geometry) -> None:
+    """Refuse a label map that does not belong to a report and its input.
+
+    Raises:
+        InputError: the map has another shape than the input, or values that no finding has.
+    """
     if labels.shape != geometry.shape_zyx:
         raise InputError(f"mask of shape {labels.shape} for an input of shape {geometry.shape_zyx}")
     unknown = set(np.unique(labels[labels != 0]).tolist()) - {finding.id for finding in report.findings}
     if unknown:
         raise InputError(f"the mask holds values {sorted(unknown)}, which are no finding's id")
-    smallest = np.uint8 if labels.max() <= 255 else np.uint16
-    io.write_image(labels.astype(smallest), geometry, path)
