@@ -250,6 +250,12 @@ def test_nodule_goes_from_a_store_to_weights_that_load(nodule_run: tuple[Path, F
     assert card.metrics["val_auc"] == result.best
 
 
+@pytest.mark.parametrize(("monitor", "choose"), [("loss", min), ("auc", max), ("f1", max)])
+def test_the_best_epoch_is_chosen_by_the_named_metric(store: Store, tmp_path: Path, monitor: str, choose) -> None:
+    result, _ = train_nodule(store, tmp_path, replace(TINY, monitor=monitor, fit=replace(TINY.fit, epochs=3)))
+    assert result.best == choose(record[f"val_{monitor}"] for record in result.history)
+
+
 def test_calibration_never_makes_the_held_out_answers_less_likely(
     store: Store, nodule_run: tuple[Path, FitResult, Card]
 ) -> None:

@@ -22,11 +22,13 @@ class _Common:
     epochs: int | None = None
     """Passes over ``crops_per_epoch`` crops."""
     minutes: float | None = None
-    """Time budget instead of epochs; the learning rate follows the clock."""
+    """Time budget instead of epochs; the learning rate follows the clock. The last look at held-out scans is extra."""
     batch: int | None = None
     """Crops per step of one process."""
     crops_per_epoch: int | None = None
     """Crops learned from between two looks at the held-out scans."""
+    validation_crops: int | None = None
+    """Crops (nodule: negatives) measured each time."""
     lr: float | None = None
     """Highest learning rate."""
     optimizer: Literal["sgd", "adam", "adamw"] | None = None
@@ -49,6 +51,8 @@ class _Common:
     """What is held out: a share of the patients, every tenth series, or nothing."""
     init_from: Path | None = None
     """Weights to start from."""
+    monitor: str | None = None
+    """Metric that chooses the best epoch: dice (segmentation), auc (nodule); loss where few nodules are held out."""
     augment: bool = True
     """Change crops at random."""
     name: str | None = None
@@ -70,9 +74,11 @@ class _Common:
         changes: dict[str, Any] = {
             "batch": self.batch,
             "crops_per_epoch": self.crops_per_epoch,
+            "validation_crops": self.validation_crops,
             "split": self.split,
             "init_from": self.init_from,
             "name": self.name,
+            "monitor": self.monitor,
             "licences": dict(entry.split("=", 1) for entry in self.licence),
         }
         given = {name: value for name, value in changes.items() if value is not None}

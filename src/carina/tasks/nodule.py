@@ -53,6 +53,7 @@ class NoduleSettings(RunSettings):
     smoothing: float = 0.02
     mined: Path | None = None
     first_filters: int = 8
+    monitor: str = "auc"
     fit: FitSettings = field(
         default_factory=lambda: FitSettings(
             epochs=20,
@@ -89,16 +90,22 @@ class Candidates:
         clip_hu: of the preprocessing.
         spacing_zyx_mm: of the store's grid.
         crop_zyx: what the network sees.
-        monitor: what chooses the best epoch.
-        higher_is_better: it is.
     """
 
     settings: NoduleSettings
     clip_hu: tuple[float, float]
     spacing_zyx_mm: Vector3
     crop_zyx: Shape3
-    monitor: str = "auc"
-    higher_is_better: bool = True
+
+    @property
+    def monitor(self) -> str:
+        """What chooses the best epoch."""
+        return self.settings.monitor
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Of all metrics but the loss."""
+        return self.monitor != "loss"
 
     def loss(self, model: nn.Module, batch: CandidateBatch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Cross entropy, smoothed while training; log-odds and truth for the metrics."""

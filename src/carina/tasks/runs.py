@@ -31,6 +31,7 @@ class RunSettings:
         crops_per_epoch: crops learned from in an epoch.
         validation_crops: crops measured after an epoch.
         augment: how training crops are changed; None leaves them as they are.
+        monitor: the metric that chooses the best epoch; ``loss`` where few nodules are held out.
         init_from: weights to start from, of the same network.
         licences: licence by origin of the scans, for the card.
         fit: how to train.
@@ -42,6 +43,7 @@ class RunSettings:
     crops_per_epoch: int = 200
     validation_crops: int = 64
     augment: AugmentSettings | None = field(default_factory=AugmentSettings)
+    monitor: str = "loss"
     init_from: Path | None = None
     licences: Mapping[str, str] = field(default_factory=dict)
     fit: FitSettings = field(default_factory=FitSettings)

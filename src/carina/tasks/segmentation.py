@@ -59,6 +59,7 @@ class SegmentationSettings(RunSettings):
     size_power: float = -0.6
     loss: str = "marking"
     filters: int = 16
+    monitor: str = "dice"
     fit: FitSettings = field(
         default_factory=lambda: FitSettings(
             epochs=20,
@@ -102,15 +103,21 @@ class Segmentation:
         settings: of the experiment.
         clip_hu: of the preprocessing.
         spacing_zyx_mm: of the store's grid.
-        monitor: what chooses the best epoch.
-        higher_is_better: it is.
     """
 
     settings: SegmentationSettings
     clip_hu: tuple[float, float]
     spacing_zyx_mm: Vector3
-    monitor: str = "dice"
-    higher_is_better: bool = True
+
+    @property
+    def monitor(self) -> str:
+        """What chooses the best epoch."""
+        return self.settings.monitor
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Of all metrics but two."""
+        return self.monitor not in ("loss", "false_crops")
 
     def loss(self, model: nn.Module, batch: MarkingBatch) -> tuple[Tensor, Marked]:
         """Loss over all stacks of all crops."""
