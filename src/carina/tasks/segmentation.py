@@ -51,9 +51,9 @@ class SegmentationSettings(RunSettings):
         fit: how to train.
     """
 
-    batch: int = 4
+    batch: int = 8
     crops_per_epoch: int = 200
-    crop_zyx: Shape3 = (16, 96, 96)
+    crop_zyx: Shape3 = (12, 72, 72)
     mix: tuple[float, float, float] = (0.5, 0.25, 0.25)
     outside_weight: float = 0.05
     size_power: float = -0.6
