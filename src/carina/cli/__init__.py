@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "carina.cli.train:Train",
     "detect": "carina.cli.detect:Detect",
     "evaluate": "carina.cli.evaluate:Evaluate",
+    "serve": "carina.cli.serve:Serve",
     "demo": "carina.cli.demo:Demo",
 }
 """Command name to ``module:dataclass``; the first line of the dataclass's docstring is its help."""

@@ -1,0 +1,76 @@
+"""A whole server: the folder's lock, the supervisor of detection, and Sanic. Must not know the command line."""
+
+import logging
+import os
+import shutil
+import ssl
+from functools import partial
+
+from carina.errors import UsageError
+from carina.serve.folder import StateFolder
+from carina.serve.settings import LOOPBACK, Settings
+
+log = logging.getLogger("carina.serve")
+
+
+def run(settings: Settings) -> None:
+    """Serve until told to stop (SIGINT or SIGTERM); the job that runs is finished first.
+
+    Raises:
+        UsageError: settings that do not go together.
+    """
+    if (settings.certificate is None) != (settings.key is None):
+        raise UsageError("TLS needs both a certificate and its key")
+    folder = StateFolder(settings.folder)
+    folder.make()
+    with folder.own():
+        _share_metrics(settings, folder)
+        # Only now, since metrics look at the environment when they are imported.
+        from carina.serve.supervise import Supervisor
+
+        supervisor = Supervisor(settings, folder)
+        supervisor.start()
+        try:
+            _serve(settings)
+        finally:
+            supervisor.stop()
+
+
+def _share_metrics(settings: Settings, folder: StateFolder) -> None:
+    if settings.workers > 1:
+        shared = folder.root / "metrics"
+        shutil.rmtree(shared, ignore_errors=True)
+        shared.mkdir(mode=0o700)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
+
+
+def _serve(settings: Settings) -> None:
+    from sanic import Sanic
+    from sanic.worker.loader import AppLoader
+
+    from carina.serve.app import create_app
+
+    context = None
+    if settings.certificate is not None and settings.key is not None:
+        context = {"cert": str(settings.certificate), "key": str(settings.key)}
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.certificate, settings.key)
+    scheme = "https" if context else "http"
+    log.warning("serving on %s://%s:%d", scheme, settings.host, settings.port)
+    if settings.host not in LOOPBACK and settings.token is None:
+        log.warning("anybody who reaches this address can read and delete all jobs: no token is set")
+    loader = AppLoader(factory=partial(create_app, settings))
+    app = loader.load()
+    app.prepare(
+        host=settings.host,
+        port=settings.port,
+        ssl=context,
+        workers=settings.workers,
+        single_process=settings.workers == 1,
+        access_log=False,
+        debug=False,
+        motd=False,
+    )
+    if settings.workers == 1:
+        Sanic.serve_single(primary=app)
+    else:
+        Sanic.serve(primary=app, app_loader=loader)

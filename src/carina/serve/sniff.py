@@ -1,0 +1,77 @@
+"""What an uploaded file is, from its content; and whether its header points to other files, which is never followed.
+
+Must not know archives' members or requests.
+"""
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Literal
+
+from carina.io.dicom_header import looks_like_dicom
+from carina.serve.problems import ProblemError
+
+Kind = Literal["zip", "dicom", "nifti", "nifti-gz", "nrrd", "metaimage", "metaimage-header", "other"]
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_HEAD = 4096
+
+
+def kind_of(path: Path) -> Kind:
+    """The kind of a file.
+
+    Raises:
+        ProblemError: a kind that is known and not taken, with the reason.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return "zip"
+    if head[:2] == b"\x1f\x8b":
+        _check_gzip(path)
+        return "nifti-gz"
+    if head[:4] == b"NRRD":
+        _check_nrrd(head)
+        return "nrrd"
+    if _is_nifti(head):
+        return "nifti"
+    if data_file_of(head) is not None:
+        return "metaimage" if data_file_of(head) == "LOCAL" else "metaimage-header"
+    if looks_like_dicom(path):
+        if _DEFLATED in head:
+            raise ProblemError("unsupported", "deflated DICOM is not taken: it grows without bound; send it inflated")
+        return "dicom"
+    return "other"
+
+
+def data_file_of(head: bytes) -> str | None:
+    """Where a MetaImage header says that its voxels are; None for anything else."""
+    if b"ElementDataFile" not in head or not (b"NDims" in head or b"ObjectType" in head):
+        return None
+    for line in head.split(b"\n"):
+        key, _, value = line.partition(b"=")
+        if key.strip() == b"ElementDataFile":
+            return value.strip().decode("utf-8", "replace")
+    return None
+
+
+def _is_nifti(head: bytes) -> bool:
+    if head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0":
+        raise ProblemError("unsupported", "a NIfTI pair of header and image; send one .nii or .nii.gz file")
+    return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
+
+
+def _check_gzip(path: Path) -> None:
+    try:
+        with gzip.open(path) as file:
+            head = file.read(540)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ProblemError("invalid", f"a damaged gzip file: {error}") from error
+    if not _is_nifti(head):
+        raise ProblemError("unsupported", "a gzip file that is no NIfTI; send .nii.gz, or a zip of DICOM")
+
+
+def _check_nrrd(head: bytes) -> None:
+    header = head.partition(b"\n\n")[0].lower()
+    if any(line.split(b":")[0].replace(b" ", b"") == b"datafile" for line in header.split(b"\n")):
+        raise ProblemError("unsupported", "an NRRD header that names another file; send one .nrrd file with its voxels")
