@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 
 from carina.cli.phantom import Phantom, empty_scans, scan_seeds
-from carina.data.cohort import recover, subset_of, write_scan
+from carina.data.cohort import (
+    CohortScan,
+    append_rows,
+    made_uid,
+    recover,
+    subset_of,
+    write_images,
+    write_scan,
+)
 from carina.errors import InputError, UsageError
 from carina.geometry import Geometry
 from carina.io import LunaCohort, read_ct, read_image
-from carina.io.luna import Annotation
+from carina.io.luna import Annotation, ScanRow
+from carina.io.uid import is_uid
 from carina.volume import Source, Volume
 
 GEOMETRY = Geometry.from_axes((20, 12, 10), spacing_zyx_mm=(2.5, 0.8, 0.8), origin_lps=(-31.5, 12.25, -200.0))
@@ -149,3 +158,20 @@ def test_wrong_numbers_are_refused(tmp_path: Path, wrong: dict[str, float]) -> N
     with pytest.raises(UsageError):
         Phantom(tmp_path / "c", **wrong).run()  # type: ignore[arg-type]
     assert not (tmp_path / "c").exists()
+
+
+def test_a_scan_counts_only_once_its_rows_are_there(tmp_path: Path) -> None:
+    scan = CohortScan(ScanRow("2.25.1", "p", 2.5, "chest"), (), ((1.0, 2.0, 3.0),))
+    volume = Volume(np.zeros(GEOMETRY.shape_zyx, np.int16), GEOMETRY, Source(series_uid="2.25.1"))
+    path = write_images(tmp_path, volume, np.zeros(GEOMETRY.shape_zyx, np.uint8), scan)
+    assert path.is_file()
+    assert recover(tmp_path) == set()
+    append_rows(tmp_path, scan)
+    assert recover(tmp_path) == {"2.25.1"}
+    assert [c.center_lps for c in LunaCohort(tmp_path).candidates] == [(1.0, 2.0, 3.0)]
+
+
+def test_made_uid_follows_from_its_parts_alone() -> None:
+    assert made_uid("a", 1) == made_uid("a", 1)
+    assert is_uid(made_uid("a", 1))
+    assert len({made_uid("a", n) for n in range(100)}) == 100

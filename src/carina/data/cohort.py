@@ -1,5 +1,11 @@
 """Writing a cohort in the LUNA16 layout, scan by scan, so that a crash loses at most the scan in work.
 
+    COHORT/subset{0..9}/UID.mhd + UID.zraw    HU, int16
+    COHORT/masks/UID.mha                      uint8: 0 background, k the k-th nodule, 255 ignore
+    COHORT/annotations.csv                    LUNA16's columns, then volume_mm3, type, label
+    COHORT/candidates.csv                     nodules (class 1) and things that look like them (class 0)
+    COHORT/scans.csv                          patient, slice thickness and origin of each scan
+
 Image and mask of a scan are written first, then its rows are appended to ``annotations.csv`` and ``candidates.csv``,
 last to ``scans.csv``: a series that stands there is complete. Several processes may write to one cohort; each block
 of rows is appended in one piece. Reading is ``carina.io.luna``. Must not know how the scans were made.
@@ -11,17 +17,40 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from carina.errors import InputError
+from carina.geometry import Vector3
 from carina.io import luna, write_dicom, write_image
 from carina.volume import Volume
 
 IGNORE = 255
 """Value of a mask's voxels that are neither trained on nor scored."""
+
+
+@dataclass(frozen=True)
+class CohortScan:
+    """The rows of the tables that belong to one scan.
+
+    Attributes:
+        row: patient, slice thickness and origin.
+        nodules: its nodules, in order of their label.
+        negatives_lps: centres in mm of things that look like nodules and are none.
+    """
+
+    row: luna.ScanRow
+    nodules: tuple[luna.Annotation, ...]
+    negatives_lps: tuple[Vector3, ...]
+
+
+def made_uid(*parts: object) -> str:
+    """A series UID of the 2.25 root (PS3.5 B.2) that depends on ``parts`` alone."""
+    text = "/".join(str(part) for part in parts)
+    return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], 'big')}"
 
 
 def subset_of(patient_id: str) -> int:
@@ -41,7 +70,7 @@ def write_scan(
     compress: bool = True,
     dicom: bool = False,
 ) -> Path:
-    """Add a scan to a cohort.
+    """Add a scan to a cohort: ``write_images``, then ``append_rows``.
 
     Args:
         root: folder of the cohort; made where it is not there.
@@ -60,24 +89,44 @@ def write_scan(
     Raises:
         InputError: the volume has no series UID, mask or annotations do not fit it, or the series is already there.
     """
-    root, uid = Path(root), volume.source.series_uid
-    _check(root, volume, mask, annotations)
-    assert uid is not None  # _check has seen to it
-    path = root / "dicom" / uid if dicom else root / f"subset{subset_of(patient_id)}" / f"{uid}.mhd"
+    uid = volume.source.series_uid or ""
+    row = luna.ScanRow(uid, patient_id, volume.geometry.spacing_zyx_mm[0], origin)
+    scan = CohortScan(row, tuple(annotations), tuple((float(x), float(y), float(z)) for x, y, z in negatives))
+    path = write_images(root, volume, mask, scan, compress=compress, dicom=dicom)
+    append_rows(root, scan)
+    return path
+
+
+def write_images(
+    root: str | Path,
+    volume: Volume,
+    mask: UInt8[np.ndarray, "z y x"],
+    scan: CohortScan,
+    *,
+    compress: bool = True,
+    dicom: bool = False,
+) -> Path:
+    """Write image and mask of a scan that the tables do not name yet; arguments and errors as in ``write_scan``."""
+    root, uid = Path(root), scan.row.series_uid
+    _check(root, volume, mask, scan)
+    path = root / "dicom" / uid if dicom else root / f"subset{subset_of(scan.row.patient_id)}" / f"{uid}.mhd"
     if dicom:
         shutil.rmtree(path, ignore_errors=True)  # of a run that was broken off before the rows were written
-        write_dicom(volume, path, patient_id=patient_id, description=origin)
+        write_dicom(volume, path, patient_id=scan.row.patient_id, description=scan.row.origin)
     else:
         write_image(volume.hu, volume.geometry, path, compress=compress)
     write_image(mask, volume.geometry, root / "masks" / f"{uid}.mha")
-    candidates = [luna.Candidate(uid, a.center_lps, True) for a in annotations]
-    candidates += [luna.Candidate(uid, (float(p[0]), float(p[1]), float(p[2])), False) for p in negatives]
-    thickness = volume.geometry.spacing_zyx_mm[0]
-    row = luna.ScanRow(uid, patient_id, thickness, origin)
-    _append(root / "annotations.csv", lambda draft: luna.write_annotations(draft, annotations))
-    _append(root / "candidates.csv", lambda draft: luna.write_candidates(draft, candidates))
-    _append(root / "scans.csv", lambda draft: luna.write_scans(draft, [row]))
     return path
+
+
+def append_rows(root: str | Path, scan: CohortScan) -> None:
+    """Add a scan whose image and mask are written to the tables; from then on it counts."""
+    root, uid = Path(root), scan.row.series_uid
+    candidates = [luna.Candidate(uid, nodule.center_lps, True) for nodule in scan.nodules]
+    candidates += [luna.Candidate(uid, center, False) for center in scan.negatives_lps]
+    _append(root / "annotations.csv", lambda draft: luna.write_annotations(draft, scan.nodules))
+    _append(root / "candidates.csv", lambda draft: luna.write_candidates(draft, candidates))
+    _append(root / "scans.csv", lambda draft: luna.write_scans(draft, [scan.row]))
 
 
 def recover(root: str | Path) -> set[str]:
@@ -108,13 +157,13 @@ def recover(root: str | Path) -> set[str]:
     return complete
 
 
-def _check(root: Path, volume: Volume, mask: np.ndarray, annotations: Sequence[luna.Annotation]) -> None:
+def _check(root: Path, volume: Volume, mask: np.ndarray, scan: CohortScan) -> None:
     uid = volume.source.series_uid
     if uid is None:
         raise InputError("a scan of a cohort needs a series UID; the volume has none")
     if mask.shape != volume.hu.shape:
         raise InputError(f"{uid}: a mask of shape {mask.shape} does not fit a scan of shape {volume.hu.shape}")
-    if wrong := [a.series_uid for a in annotations if a.series_uid != uid]:
+    if wrong := [a.series_uid for a in scan.nodules if a.series_uid != uid]:
         raise InputError(f"{uid}: an annotation names another series, {wrong[0]}")
     if uid in _finished(root):
         raise InputError(f"{root}: series {uid} is already there; choose another seed or folder")

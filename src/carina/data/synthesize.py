@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float64
 
 from carina.ct.lungs import find_lungs
 from carina.data.blend import Canvas
-from carina.data.cohort_writer import CohortScan, made_uid, write_scan, write_tables
+from carina.data.cohort import CohortScan, append_rows, made_uid, write_images
 from carina.data.distractors import add_distractors
 from carina.data.insert import insert_nodules
 from carina.data.known_lesions import KnownLesions, Sphere, boxes_lps, lesion_mask, read_known_lesions
@@ -108,7 +108,7 @@ def synthesize(
         on_scan: called after each scan.
 
     Returns:
-        What was written, in order of the scans.
+        What was written, in the order of the tables.
 
     Raises:
         UsageError: nothing to do, scans without a background, or an output folder that is not empty.
@@ -127,17 +127,16 @@ def synthesize(
     work.sort(key=lambda job: (job.index % max(len(chosen), 1), job.index))
     work += [_Job(scans + i, recipe, None) for i in range(phantoms)]
     recipe.output.mkdir(parents=True, exist_ok=True)
-    done = []
-    for made in _run(work, jobs):
-        done.append(made)
+    made = []
+    for scan in _run(work, jobs):
+        # Here and not in the processes, so that the order of the rows does not depend on their number.
+        append_rows(recipe.output, scan)
+        made.append(scan)
         on_scan()
-    done.sort(key=lambda pair: pair[0])
-    result = [scan for _, scan in done]
-    write_tables(recipe.output, result)
-    return result
+    return made
 
 
-def _run(work: Sequence[_Job], jobs: int) -> Iterator[tuple[int, CohortScan]]:
+def _run(work: Sequence[_Job], jobs: int) -> Iterator[CohortScan]:
     if jobs <= 1:
         yield from map(_make, work)
         return
@@ -194,8 +193,8 @@ def _shapes(path: Path | None, split: Split) -> ShapeAtlas:
     return load_shapes(path).split(split)
 
 
-def _make(job: _Job) -> tuple[int, CohortScan]:
-    """Make and write one scan."""
+def _make(job: _Job) -> CohortScan:
+    """Make one scan and write its image and mask."""
     recipe = job.recipe
     rng = np.random.default_rng([recipe.seed, job.index])
     atlas = _shapes(recipe.atlas, recipe.split)
@@ -212,11 +211,12 @@ def _make(job: _Job) -> tuple[int, CohortScan]:
         lookalikes = np.zeros((0, 3))
     uid = made_uid("synthesize", recipe.seed, job.index, recipe.split, volume.source.case_id)
     drawn = draw_scan(volume, lung, ignore, atlas, recipe.nodules, recipe.distractors, rng, lookalikes)
-    source = Source(series_uid=uid)
-    write_scan(recipe.output, job.index, Volume(drawn.canvas.hu, volume.geometry, source), drawn.canvas.label, uid)
     row = ScanRow(uid, patient, volume.geometry.spacing_zyx_mm[0], origin)
     nodules = tuple(replace(nodule, series_uid=uid) for nodule in drawn.nodules)
-    return job.index, CohortScan(row, nodules, drawn.negatives_lps)
+    scan = CohortScan(row, nodules, drawn.negatives_lps)
+    drawn_volume = Volume(drawn.canvas.hu, volume.geometry, Source(series_uid=uid))
+    write_images(recipe.output, drawn_volume, drawn.canvas.label, scan)
+    return scan
 
 
 @dataclass(frozen=True, eq=False)
