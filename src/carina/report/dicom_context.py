@@ -25,10 +25,10 @@ from carina.volume import Volume
 MANUFACTURER = "The Carina developers"
 RESEARCH = "for research use only"
 
+_NAMES = ("PatientName", "ReferringPhysicianName")
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 _MAY_BE_EMPTY = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
-    "AccessionNumber", "ReferringPhysicianName",
+    "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
 )  # fmt: skip
 
 
@@ -39,13 +39,16 @@ class DicomContext:
     Attributes:
         report: what was found.
         volume: the CT.
-        headers: the source's instances without pixels, in the order of the volume's first axis.
+        headers: the source's instances without pixels, in the order of the volume's first axis. Their names are
+            empty, for highdicom prints a warning with any name of one part only.
+        names: PatientName and ReferringPhysicianName of the source.
         tracking_uids: by finding, the UID under which every object speaks of it.
     """
 
     report: Report
     volume: Volume
     headers: tuple[Dataset, ...]
+    names: dict[str, str]
     tracking_uids: dict[int, str]
 
     @classmethod
@@ -61,7 +64,10 @@ class DicomContext:
                 f"the input is {volume.source.format}. Leave them out, or give the DICOM series itself"
             )
         headers = tuple(_header(one.path, one.sop_instance_uid) for one in volume.source.slices)
-        return cls(report, volume, headers, {f.id: new_uid() for f in report.findings})
+        names = {keyword: str(headers[0].get(keyword, "") or "") for keyword in _NAMES}
+        for header in headers:
+            header.update(dict.fromkeys(_NAMES, ""))
+        return cls(report, volume, headers, names, {f.id: new_uid() for f in report.findings})
 
     def about(self, what: str, series_number: int) -> dict[str, Any]:
         """What the constructors of all objects take: a new series and instance, and who made them.
@@ -81,6 +87,11 @@ class DicomContext:
             "device_serial_number": self.serial_number,
             "series_description": f"{what}, {RESEARCH}",
         }
+
+    def save(self, dataset: Dataset, path: Path) -> None:
+        """Write an object of this report as a DICOM file."""
+        dataset.update(self.names)
+        dataset.save_as(path, enforce_file_format=True)
 
     @cached_property
     def serial_number(self) -> str:
@@ -136,11 +147,6 @@ class DicomContext:
 def new_uid() -> str:
     """A UID that nothing else has (PS3.5 annex B.2)."""
     return str(generate_uid(prefix=None))
-
-
-def save(dataset: Dataset, path: Path) -> None:
-    """Write an object as a DICOM file."""
-    dataset.save_as(path, enforce_file_format=True)
 
 
 def tracking_id(finding: Finding) -> str:

@@ -26,6 +26,7 @@ from highdicom.sr import (
     ReferencedSegment,
     RelationshipTypeValues,
     SourceImageForRegion,
+    SourceSeriesForSegmentation,
     TextContentItem,
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
@@ -115,9 +116,12 @@ def _whole_ct(context: DicomContext) -> MeasurementsAndQualitativeEvaluations:
 def _volumetric(
     context: DicomContext, finding: Finding, seg: Segmentation, number: int
 ) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
+    series = str(context.headers[0].SeriesInstanceUID)
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(context, finding),
-        referenced_segment=ReferencedSegment.from_segmentation(seg, number),
+        referenced_segment=ReferencedSegment(
+            str(seg.SOPClassUID), str(seg.SOPInstanceUID), number, source_series=SourceSeriesForSegmentation(series)
+        ),
         finding_type=codes.NODULE,
         finding_category=codes.ABNORMAL_STRUCTURE,
         finding_sites=[FindingSite(codes.LUNG)],

@@ -125,7 +125,7 @@ def _write_dicom(
     volume: Volume,
     labels: Integer[np.ndarray, "z y x"] | None,
 ) -> None:
-    from carina.report.dicom_context import DicomContext, save
+    from carina.report.dicom_context import DicomContext
     from carina.report.dicom_keyimages import key_images
     from carina.report.dicom_seg import segmentation
     from carina.report.dicom_sr import structured_report
@@ -136,13 +136,13 @@ def _write_dicom(
         check_labels(labels, report, volume.geometry)
         seg = segmentation(context, labels)
         if seg is not None:
-            save(seg, folder / FORMATS["seg"])
+            context.save(seg, folder / FORMATS["seg"])
     if "sr" in formats:
-        save(structured_report(context, seg), folder / FORMATS["sr"])
+        context.save(structured_report(context, seg), folder / FORMATS["sr"])
     if "keyimages" in formats and report.findings:
         (folder / FORMATS["keyimages"]).mkdir()
         for image in key_images(context):
-            save(image, folder / FORMATS["keyimages"] / f"{image.InstanceNumber:03d}.dcm")
+            context.save(image, folder / FORMATS["keyimages"] / f"{image.InstanceNumber:03d}.dcm")
 
 
 def _publish(staging: Path, folder: Path) -> None:
