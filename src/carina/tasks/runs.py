@@ -64,9 +64,8 @@ class RunSettings:
 
     def described(self) -> dict[str, Any]:
         """Everything but ``fit`` as JSON values, for log and checkpoint."""
-        described = {name: value for name, value in asdict(self).items() if name != "fit"}
-        described["init_from"] = None if self.init_from is None else str(self.init_from)
-        return described
+        values = {name: value for name, value in asdict(self).items() if name != "fit"}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def split_scans(store: Store, settings: RunSettings) -> tuple[list[Scan], list[Scan]]:
