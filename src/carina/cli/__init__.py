@@ -21,10 +21,12 @@ COMMANDS = {
     "info": "carina.cli.info:Info",
     "atlas": "carina.cli.atlas:Atlas",
     "prepare": "carina.cli.prepare:Prepare",
+    "tune": "carina.cli.tune:Tune",
     "train": "carina.cli.train:Train",
     "detect": "carina.cli.detect:Detect",
     "evaluate": "carina.cli.evaluate:Evaluate",
     "serve": "carina.cli.serve:Serve",
+    "pacs": "carina.cli.pacs:Pacs",
     "demo": "carina.cli.demo:Demo",
 }
 """Command name to ``module:dataclass``; the first line of the dataclass's docstring is its help."""

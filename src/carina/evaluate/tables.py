@@ -100,13 +100,17 @@ def read_columns(path: Path, required: Sequence[str]) -> dict[str, list[str]]:
     return {name: [value.strip() for value in column] for name, column in zip(header, columns, strict=True)}
 
 
-def numbers(columns: Mapping[str, list[str]], name: str, path: Path) -> Float64[np.ndarray, " n"]:
-    """One column of a table as finite numbers.
+def numbers(
+    columns: Mapping[str, list[str]], name: str, path: Path, empty: float | None = None
+) -> Float64[np.ndarray, " n"]:
+    """One column of a table as finite numbers; ``empty`` stands where a field is empty, unless it is None.
 
     Raises:
         InputError: a value is not a finite number; says in which row.
     """
     texts = columns[name]
+    if empty is not None:
+        return np.array([float(text) if text else empty for text in texts])
     try:
         values = np.array(list(map(float, texts)))
     except ValueError:
@@ -130,13 +134,20 @@ def read_detections(path: Path) -> Detections:
     return _read_detections(path, ())[0]
 
 
-def read_detections_with(path: Path, column: str) -> tuple[Detections, Float64[np.ndarray, " n"]]:
+def read_detections_with(
+    path: Path, column: str, *, empty: float | None = None
+) -> tuple[Detections, Float64[np.ndarray, " n"]]:
     """Read marks as ``read_detections`` does, and one more column of numbers.
+
+    Args:
+        path: as there.
+        column: name of the other column.
+        empty: what an empty field stands for; None: a number must be there.
 
     Raises:
         InputError: as there, or the column is missing.
     """
-    detections, (values,) = _read_detections(path, (column,))
+    detections, (values,) = _read_detections(path, (column,), empty)
     return detections, values
 
 
@@ -176,7 +187,9 @@ def read_series(path: Path) -> list[str]:
     return names
 
 
-def _read_detections(path: Path, extra: tuple[str, ...]) -> tuple[Detections, tuple[Float64[np.ndarray, " n"], ...]]:
+def _read_detections(
+    path: Path, extra: tuple[str, ...], empty: float | None = None
+) -> tuple[Detections, tuple[Float64[np.ndarray, " n"], ...]]:
     files = sorted(path.rglob("findings.csv")) if path.is_dir() else [path]
     if not files:
         raise InputError(f"{path}: no findings.csv in this folder or below it; expected output of `carina detect`")
@@ -187,7 +200,7 @@ def _read_detections(path: Path, extra: tuple[str, ...]) -> tuple[Detections, tu
         names = (*POSITION, "probability", *extra)
         columns = read_columns(file, ["seriesuid", *names])
         uids += columns["seriesuid"]
-        blocks.append(np.stack([numbers(columns, name, file) for name in names]))
+        blocks.append(np.stack([numbers(columns, name, file, empty if name in extra else None) for name in names]))
     table = np.concatenate(blocks, axis=1)
     looked_at = {report.input.series_uid or report.case_id for report in reports}
     return Detections(tuple(uids), table[:3].T, table[3], frozenset({*uids, *looked_at})), tuple(table[4:])

@@ -56,25 +56,25 @@ def marking_loss(
     *,
     hardest: float = 0.004,
 ) -> Float[Tensor, ""]:
-    """Mark rare small things: Dice where there is something, every positive voxel, and the hardest negative ones.
+    """Mark rare small things: Dice of the whole batch, and cross entropy in three parts.
 
-    The sum of three means: the Dice loss over samples with positives; the cross entropy over positive voxels; the
-    cross entropy over the ``hardest`` fraction of negative voxels, which is all that matters where almost all voxels
-    are easy.
+    The parts are the mean over positive voxels, half the mean over the ``hardest`` fraction of voxels that are
+    negative, and twice the mean over all negative ones. Dice over the batch, not per sample, and the last part keep
+    training out of the state in which everything in the lungs is called one half.
 
     Args:
         logits: of the mask.
         truth: 0 or 1.
         weight: of each voxel, e.g. more for small nodules, little outside the lungs, 0 to ignore.
-        hardest: fraction of all voxels that are kept as negatives.
+        hardest: fraction of all voxels that are kept as hard negatives.
     """
     logits = logits.float()
     entropy = weight * functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    # Sizes stay fixed and nothing is indexed by a mask, so that a graphics card need not wait for counts.
-    present = (truth * weight).flatten(1).amax(1) > 0
-    dice = dice_loss(logits.sigmoid(), truth, (weight > 0).to(weight) * weight.clamp(max=1.0))
-    dice = (dice * present).sum() / present.sum().clamp(min=1)
+    counted = weight.clamp(max=1.0)
+    dice = dice_loss(logits.sigmoid().flatten()[None], truth.flatten()[None], counted.flatten()[None]).mean()
     positives = (entropy * truth).sum() / (weight * truth).sum().clamp(min=1e-6)
+    negative = (entropy * (1 - truth)).flatten()
+    # Sizes stay fixed and nothing is indexed by a mask, so that a graphics card need not wait for counts.
     kept = max(1, int(hardest * truth.numel()))
-    negatives = torch.topk((entropy * (1 - truth)).flatten(), kept, sorted=False).values.mean()
-    return dice + positives + negatives
+    hard = torch.topk(negative, kept, sorted=False).values.mean()
+    return dice + positives + 0.5 * hard + 2.0 * negative.mean()

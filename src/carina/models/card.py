@@ -91,6 +91,7 @@ class Card:
         measured_on: the data of ``metrics``, in words.
         calibration: how its answers become probabilities.
         threshold: the cut on its probability that the pipeline uses.
+        operating_points: other cuts by name (high, balanced, specific sensitivity), where they were measured.
         min_volume_mm3: regions below this volume are not candidates (segmentation only).
         flips: over how many mirrored copies of the scan the answer is averaged (segmentation only).
         summary: what stands behind the answer, in one sentence for reports.
@@ -109,6 +110,7 @@ class Card:
     measured_on: str = ""
     calibration: Calibration = field(default_factory=Calibration)
     threshold: float = 0.5
+    operating_points: dict[str, float] = field(default_factory=dict)
     min_volume_mm3: float = 0.0
     flips: int = 1
     summary: str = ""
@@ -145,8 +147,14 @@ def save_model(path: Path, module: nn.Module, card: Card) -> Card:
     measured = {name: value for name, value in card.metrics.items() if math.isfinite(value)}
     card = replace(card, metrics=measured, sha256=hashlib.sha256(content).hexdigest())
     _write(weights_path, content)
-    _write(card_path, msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    save_card(card_path, card)
     return card
+
+
+def save_card(path: Path, card: Card) -> None:
+    """Write a card beside its weights, which stay as they are; an existing card is replaced whole or not at all."""
+    _, card_path = _both(path)
+    _write(card_path, msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
 
 
 def load_card(path: Path) -> Card:

@@ -1,0 +1,234 @@
+"""From scores to decisions, on held-out data: hard negatives, one calibrated probability, and where to cut it.
+
+Works on the files that ``carina detect`` writes with ``--threshold 0``. Must not know voxels or networks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from scipy.special import expit, logit
+
+from carina.errors import InputError
+from carina.evaluate.curves import calibration as reliability
+from carina.evaluate.curves import roc
+from carina.evaluate.froc import Froc, froc
+from carina.evaluate.match import Outcome, match
+from carina.evaluate.tables import Detections, Nodules, read_detections_with, read_nodules
+from carina.io import read_image
+from carina.io.luna import Candidate, LunaCohort
+from carina.learn.calibrate import fit_logistic
+from carina.models.card import Calibration, Card
+
+OPERATING_RATES = {"high": 4.0, "balanced": 1.0, "specific": 0.25}
+"""False positives per scan that each sensitivity setting allows on held-out data."""
+
+FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Candidates of the pipeline held against the truth of a cohort.
+
+    Attributes:
+        detections: one row per candidate; ``score`` is what ``carina detect`` called ``probability``.
+        nodules: the truth.
+        segmentation: score of the first stage.
+        classification: score of the second stage, NaN where it was left out.
+        truth: 1 nodule, 0 not, -1 not judged.
+    """
+
+    detections: Detections
+    nodules: Nodules
+    segmentation: Float64[np.ndarray, " n"]
+    classification: Float64[np.ndarray, " n"]
+    truth: Int64[np.ndarray, " n"]
+
+    @property
+    def counted(self) -> Bool[np.ndarray, " n"]:
+        """Which candidates are judged."""
+        return self.truth >= 0
+
+
+def judge(results: Path, cohort: Path) -> Judged:
+    """Hold the output of ``carina detect --threshold 0`` against the tables and masks of its cohort.
+
+    A candidate within a nodule's radius is a nodule. One that misses every centre but lies on a voxel that the
+    mask calls nodule or ignore is not judged: it is neither right nor a hard negative.
+
+    Raises:
+        InputError: no results, or tables that do not fit.
+    """
+    detections, segmentation = read_detections_with(results, "segmentation_score", empty=np.nan)
+    _, classification = read_detections_with(results, "classification_score", empty=np.nan)
+    nodules = read_nodules(cohort / "annotations.csv")
+    outcome = match(detections, nodules, scans=sorted(detections.scans), marks_per_scan=None).outcome
+    truth = np.isin(outcome, [Outcome.HIT, Outcome.DUPLICATE]).astype(np.int64)
+    luna = LunaCohort(cohort)
+    series = np.array(detections.series_uid)
+    for uid in sorted(set(detections.series_uid)):
+        path = luna.mask(uid)
+        if path is None:
+            continue
+        mask, geometry = read_image(path)
+        rows = np.flatnonzero((series == uid) & (truth == 0))
+        index = np.rint(geometry.to_zyx(detections.center_lps[rows])).astype(int)
+        index = np.clip(index, 0, np.subtract(mask.shape, 1))
+        truth[rows[mask[tuple(index.T)] != 0]] = -1
+    return Judged(detections, nodules, segmentation, classification, truth)
+
+
+def candidates(judged: Judged) -> list[Candidate]:
+    """The judged candidates in LUNA16's form, for ``carina train nodule --mined``."""
+    return [
+        Candidate(judged.detections.series_uid[i], _triple(judged.detections.center_lps[i]), bool(judged.truth[i]))
+        for i in np.flatnonzero(judged.counted)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class OperatingPoint:
+    """What held-out candidates say about the joined probability.
+
+    Attributes:
+        calibration: the fitted join of both stages.
+        thresholds: cut on the joined probability by sensitivity setting.
+        froc: of the joined probability.
+        metrics: figures for the card.
+    """
+
+    calibration: Calibration
+    thresholds: dict[str, float]
+    froc: Froc
+    metrics: dict[str, float]
+
+    def on(self, card: Card, measured_on: str) -> Card:
+        """The nodule network's card with this operating point."""
+        return replace(
+            card,
+            calibration=self.calibration,
+            threshold=self.thresholds["balanced"],
+            operating_points=self.thresholds,
+            metrics={**card.metrics, **self.metrics},
+            measured_on=measured_on,
+        )
+
+
+def calibrate(parts: Sequence[Judged], *, bootstraps: int = 1000, seed: int = 0) -> OperatingPoint:
+    """Fit the join of both stages on held-out candidates, and read the thresholds off the FROC curve.
+
+    The calibration error is measured out of fold, folds being made of whole scans; thresholds and the final fit
+    use all of them.
+
+    Args:
+        parts: one per cohort.
+        bootstraps: resamples of the scans behind the intervals.
+        seed: of the resamples.
+
+    Raises:
+        InputError: the second stage was left out, or one of the classes is missing.
+    """
+    whole = _join(parts)
+    if np.isnan(whole.classification).any():
+        raise InputError("some candidates have no classification score; run `carina detect --threshold 0` again")
+    kept = whole.counted
+    features = np.column_stack([_log_odds(whole.segmentation), _log_odds(whole.classification)])[kept]
+    truth = whole.truth[kept] == 1
+    series = np.array(whole.detections.series_uid)[kept]
+    fit = _fit(features, truth)
+    honest = np.zeros(len(truth))
+    folds = np.unique(series, return_inverse=True)[1] % FOLDS
+    for fold in range(FOLDS):
+        inside = folds == fold
+        honest[inside] = _apply(_fit(features[~inside], truth[~inside]), features[inside])
+    joined = replace(
+        whole.detections,
+        score=_apply(fit, np.column_stack([_log_odds(whole.segmentation), _log_odds(whole.classification)])),
+    )
+    result = _froc(joined, whole, bootstraps, seed)
+    first = _froc(replace(joined, score=whole.segmentation), whole, 0, seed)
+    thresholds = {name: _cut(result, rate) for name, rate in OPERATING_RATES.items()}
+    low, high = result.average_interval
+    metrics = {
+        "froc_average": result.average,
+        "froc_average_low": low,
+        "froc_average_high": high,
+        "froc_average_first_stage": first.average,
+        "calibration_error_out_of_fold": reliability(truth, honest).expected_error,
+        "auc_first_stage": roc(truth, features[:, 0]).auc,
+        "auc_second_stage": roc(truth, features[:, 1]).auc,
+        "auc_joined_out_of_fold": roc(truth, honest).auc,
+        "scans": float(result.n_scans),
+        "nodules": float(result.n_nodules),
+    }
+    for rate, sensitivity in zip(result.rates, result.sensitivity, strict=True):
+        metrics[f"sensitivity_at_{rate:g}_fp"] = float(sensitivity)
+    return OperatingPoint(fit, thresholds, result, metrics)
+
+
+def _join(parts: Sequence[Judged]) -> Judged:
+    detections = Detections(
+        tuple(uid for part in parts for uid in part.detections.series_uid),
+        np.concatenate([part.detections.center_lps for part in parts]),
+        np.concatenate([part.detections.score for part in parts]),
+        frozenset().union(*(part.detections.scans for part in parts)),
+    )
+    nodules = Nodules(
+        tuple(uid for part in parts for uid in part.nodules.series_uid),
+        np.concatenate([part.nodules.center_lps for part in parts]),
+        np.concatenate([part.nodules.diameter_mm for part in parts]),
+        tuple(kind for part in parts for kind in part.nodules.type),
+    )
+    return Judged(
+        detections,
+        nodules,
+        np.concatenate([part.segmentation for part in parts]),
+        np.concatenate([part.classification for part in parts]),
+        np.concatenate([part.truth for part in parts]),
+    )
+
+
+def _froc(detections: Detections, whole: Judged, bootstraps: int, seed: int) -> Froc:
+    kept = np.flatnonzero(whole.counted)
+    judged = Detections(
+        tuple(detections.series_uid[i] for i in kept),
+        detections.center_lps[kept],
+        detections.score[kept],
+        detections.scans,
+    )
+    matches = match(judged, whole.nodules, scans=sorted(detections.scans), marks_per_scan=None)
+    return froc(matches, bootstraps=bootstraps, seed=seed)
+
+
+def _cut(result: Froc, rate: float) -> float:
+    """The lowest threshold that lets in no more than ``rate`` false positives per scan, rounded up to four digits."""
+    curve = result.curve
+    allowed = curve.threshold[(curve.false_per_scan <= rate) & np.isfinite(curve.threshold)]
+    cut = float(allowed.min()) if len(allowed) else 1.0
+    return min(1.0, float(np.ceil(cut * 1e4) / 1e4))
+
+
+def _fit(features: Float64[np.ndarray, "n 2"], truth: Bool[np.ndarray, " n"]) -> Calibration:
+    intercept, (first, second) = fit_logistic(features, truth)
+    return Calibration(
+        "logistic regression on the log-odds of both stages, on held-out candidates",
+        intercept,
+        float(first),
+        float(second),
+    )
+
+
+def _apply(fit: Calibration, features: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, " n"]:
+    weights = [fit.segmentation, fit.classification]
+    return np.asarray(expit(fit.intercept + features @ weights))
+
+
+def _log_odds(probability: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    return np.asarray(logit(np.clip(probability, 1e-4, 1 - 1e-4)))
+
+
+def _triple(position: Float64[np.ndarray, "3"]) -> tuple[float, float, float]:
+    x, y, z = position
+    return float(x), float(y), float(z)
