@@ -80,8 +80,8 @@ def measure(volume: Volume, labels: Integer[np.ndarray, "z y x"]) -> dict[int, M
 def _measure(volume: Volume, labels: Integer[np.ndarray, "z y x"], label: int, tight: tuple[slice, ...]) -> Measures:
     spacing = np.asarray(volume.geometry.spacing_zyx_mm)
     reach = np.maximum(np.ceil(EDGE_MM / spacing), 1).astype(int)
-    start = [max(side.start - 3 * int(n) - 1, 0) for side, n in zip(tight, reach, strict=True)]
-    box = tuple(slice(a, side.stop + 3 * int(n) + 1) for a, side, n in zip(start, tight, reach, strict=True))
+    start = [max(side.start - 2 * int(n) - 1, 0) for side, n in zip(tight, reach, strict=True)]
+    box = tuple(slice(a, side.stop + 2 * int(n) + 1) for a, side, n in zip(start, tight, reach, strict=True))
     values = volume.hu[box].astype(np.float32)
     inside = labels[box] == label
     others = (labels[box] != 0) & ~inside
@@ -133,7 +133,7 @@ def shares(
     sampling = 1 / reach
     outward = ndimage.distance_transform_edt(~inside, sampling=sampling)
     inward = ndimage.distance_transform_edt(inside, sampling=sampling)
-    around = (outward > 1) & (outward <= 3) & ~others
+    around = (outward > 1) & (outward <= 2) & ~others
     core = values[inward > 1]
     # A small nodule is blurred to its very middle; only its brightest voxels come near its own level.
     within = float(np.median(core)) if core.size >= 8 else float(np.percentile(values[inside], 90))
