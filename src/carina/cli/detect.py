@@ -33,6 +33,8 @@ class Detect:
     """Lowest probability of a finding; default: the operating point in the model's card."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    runtime: str = "auto"
+    """What computes the networks: auto (the fastest installed), openvino, onnxruntime or torch."""
     weights: Path | None = None
     """Folder of other models than the shipped ones."""
     first_stage_only: bool = False
@@ -61,7 +63,11 @@ class Detect:
         from carina.pipeline import Detector
 
         detector = Detector.load(
-            self.weights, device=self.device, threshold=self.threshold, first_stage_only=self.first_stage_only
+            self.weights,
+            device=self.device,
+            runtime=self.runtime,
+            threshold=self.threshold,
+            first_stage_only=self.first_stage_only,
         )
         ledger = _Ledger(self.output)
         done = {row["input"] for row in ledger.rows if row["status"] == "done"} if self.resume else set()

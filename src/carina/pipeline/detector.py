@@ -24,7 +24,7 @@ from carina.pipeline.classify import classify, join
 from carina.pipeline.diagnose import diagnose
 from carina.pipeline.group import group
 from carina.pipeline.outline import paint
-from carina.pipeline.runtime import Network, choose_device
+from carina.pipeline.runtime import Network, choose_device, choose_runtime
 from carina.pipeline.segment import segment
 from carina.volume import Volume
 
@@ -81,6 +81,7 @@ class Detector:
         weights: Path | None = None,
         *,
         device: str = "auto",
+        runtime: str = "auto",
         threshold: float | None = None,
         first_stage_only: bool = False,
     ) -> "Detector":
@@ -90,19 +91,21 @@ class Detector:
             weights: folder with ``segmentation``, ``nodule`` (``.safetensors`` and ``.json``) and
                 ``malignancy.json``; default: those shipped with Carina.
             device: auto, cpu, cuda, cuda:N or mps.
+            runtime: what computes the networks: auto (the fastest installed), openvino, onnxruntime or torch.
             threshold: lowest ``p_nodule`` of a finding; default: the operating point in the nodule network's card.
             first_stage_only: leave the second stage out: ``p_nodule`` is the segmentation's score. For finding hard
                 negatives, and for measuring what the second stage adds.
 
         Raises:
             WeightsError: a file is missing, damaged, or does not fit its card.
-            UsageError: the device is not present.
+            UsageError: the device is not present, or the runtime not installed.
         """
         where = choose_device(device)
+        how = choose_runtime(runtime, where)
         with as_file(files("carina") / "weights") as shipped:
             folder = weights or shipped
-            segmenter = Network.load(folder / "segmentation.safetensors", where)
-            classifier = None if first_stage_only else Network.load(folder / "nodule.safetensors", where)
+            segmenter = Network.load(folder / "segmentation.safetensors", where, how)
+            classifier = None if first_stage_only else Network.load(folder / "nodule.safetensors", where, how)
             malignancy = DiameterRule.load(folder / "malignancy.json")
         default = classifier.card.threshold if classifier else segmenter.card.threshold
         return cls(segmenter, classifier, malignancy, default if threshold is None else threshold)
