@@ -1,8 +1,8 @@
 """Draw the pipeline stage by stage: ``python docs/pipeline_pictures.py``.
 
 Runs the shipped pipeline on a synthetic chest CT and writes ``docs/concepts/pipeline/*.png``, which
-``docs/concepts/pipeline.md`` shows. With ``--scan PATH`` the same pictures of a real CT go, with a page of their own, into
-``docs/concepts/pipeline-real/``, which is never committed.
+``docs/concepts/pipeline.md`` shows. With ``--scan PATH`` the same pictures of a real CT go, with a page of their own,
+into ``docs/concepts/pipeline-real/``, which is never committed.
 """
 
 import argparse
