@@ -234,6 +234,21 @@ def write_candidates(path: str | Path, candidates: Iterable[Candidate]) -> None:
     _write(Path(path), _CANDIDATE, ((c.series_uid, *c.center_lps, int(c.is_nodule)) for c in candidates))
 
 
+def write_malignancy(path: str | Path, rows: Iterable[Malignancy], source: str) -> None:
+    """Write ``annotations_with_malignancy.csv``.
+
+    Args:
+        path: the table.
+        rows: nodules with their outcome.
+        source: where the outcomes come from, in words; a column of its own, so that nobody takes one for another.
+    """
+    _write(
+        Path(path),
+        [*_ANNOTATION, "mal_bool", "mal_details", "mal_source"],
+        ((r.series_uid, *r.center_lps, r.diameter_mm, r.malignant, list(r.ratings), source) for r in rows),
+    )
+
+
 def write_scans(path: str | Path, scans: Iterable[ScanRow]) -> None:
     """Write ``scans.csv``."""
     _write(Path(path), _SCAN, ((s.series_uid, s.patient_id, s.slice_thickness_mm, s.origin) for s in scans))
