@@ -23,10 +23,12 @@ from carina.errors import TrainingError
 from carina.geometry import Shape3, Vector3
 from carina.hu import normalise
 from carina.learn import Batches, FitResult, FitSettings, fit
+from carina.learn.batches import move
 from carina.learn.losses import marking_loss, missed_dice_loss
 from carina.models.build import Spec, build
 from carina.models.card import Card, save_model
-from carina.tasks.marked import Marked, MarkingMetrics
+from carina.tasks.held_out import HeldOut, series_of
+from carina.tasks.marked import Marked, MarkingMetrics, crop_overlaps
 from carina.tasks.runs import RunSettings, split_scans, training_of
 
 SLICES = 7
@@ -51,9 +53,9 @@ class SegmentationSettings(RunSettings):
         fit: how to train.
     """
 
-    batch: int = 8
+    batch: int = 16
     crops_per_epoch: int = 200
-    crop_zyx: Shape3 = (12, 72, 72)
+    crop_zyx: Shape3 = (4, 64, 64)
     mix: tuple[float, float, float] = (0.5, 0.25, 0.25)
     outside_weight: float = 0.05
     size_power: float = -0.6
@@ -226,6 +228,18 @@ def _index(chosen: CropList) -> Int64[Tensor, " n"]:
     return torch.from_numpy(chosen.scan)
 
 
+@torch.no_grad()
+def overlaps(
+    task: Segmentation, model: nn.Module, batches: Batches[MarkingBatch], device: torch.device
+) -> Int64[np.ndarray, "crops 3"]:
+    """Voxels of each crop that are marked and true, marked, and true; those that hardly weigh are left out."""
+    counts = []
+    for index in range(batches.count):
+        _, marked = task.loss(model, move(batches.make(0, index), device))
+        counts.append(crop_overlaps(marked))
+    return torch.cat(counts).cpu().numpy()
+
+
 def train_segmentation(
     store: Store, run_dir: Path, settings: SegmentationSettings, *, resume: bool = False, progress: bool = False
 ) -> tuple[FitResult, Card]:
@@ -245,6 +259,12 @@ def train_segmentation(
     nn.init.constant_(model.get_parameter("head.bias"), -4.0)
     settings.load_initial(model)
     task = Segmentation(settings, pre.clip_hu, pre.spacing_zyx_mm)
+    held_out = None
+    if validation:
+        crops = settings.validation_crops
+        held_out = segmentation_batches(
+            validation, settings, pre.spacing_zyx_mm, crops=crops, seed=10_007, augment=None
+        )
     result = fit(
         task,
         model,
@@ -256,17 +276,16 @@ def train_segmentation(
             seed=settings.fit.seed,
             augment=settings.augment,
         ),
-        segmentation_batches(
-            validation, settings, pre.spacing_zyx_mm, crops=settings.validation_crops, seed=10_007, augment=None
-        )
-        if validation
-        else None,
+        held_out,
         settings=settings.fit,
         run_dir=run_dir,
         resume=resume,
         config=settings.described(),
         progress=progress,
     )
+    if held_out is not None:
+        counts = overlaps(task, model, held_out, next(model.parameters()).device)
+        HeldOut.marked(series_of(held_out), counts).write(run_dir)
     card = Card(
         name=settings.name or "segmentation",
         task="segmentation",
