@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -22,7 +22,7 @@ from carina.pipeline.classify import join
 from carina.serve.problems import ProblemError
 
 NPY = b"\x93NUMPY"
-DTYPES = {"int16": np.dtype("<i2"), "float32": np.dtype("<f4")}
+DTYPES: dict[str, np.dtype] = {"int16": np.dtype("<i2"), "float32": np.dtype("<f4")}
 """Types of voxels that are taken, by the name that requests use."""
 
 _LONGEST_HEADER = 10_000
@@ -75,10 +75,9 @@ def _npy(body: bytes, shape_zyx: Shape3, most: int) -> np.ndarray:
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, found = read(file, max_header_size=_LONGEST_HEADER)
+        shape, fortran, dtype = read(file, max_header_size=_LONGEST_HEADER)
     except (ValueError, EOFError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise ProblemError("invalid", "the .npy header cannot be read") from error
-    dtype = np.dtype(cast(Any, found))
     if fortran or dtype not in DTYPES.values():
         raise ProblemError("invalid", f"an .npy of {dtype}{' in Fortran order' if fortran else ''}; {_wanted()}")
     return _voxels(body[file.tell() :], dtype, shape, shape_zyx, most)

@@ -88,13 +88,13 @@ class JobStore:
 
     def __init__(self, path: Path) -> None:
         pragmas = {"journal_mode": "wal", "synchronous": "full", "busy_timeout": 10_000, "foreign_keys": 1}
-        self._database: Any = SqliteDatabase(str(path), pragmas=pragmas)
+        self._database = cast(Any, SqliteDatabase(str(path), pragmas=pragmas))
         with self._database.atomic():
             for statement in filter(str.strip, _TABLES.split(";")):
                 self._database.execute_sql(statement)
-        self._job = Table("job", Job.__struct_fields__).bind(self._database)
-        self._review = Table("review", ("job", "body")).bind(self._database)
-        self._beat = Table("beat", ("name", "state", "at")).bind(self._database)
+        self._job = cast(Any, Table("job", Job.__struct_fields__).bind(self._database))
+        self._review = cast(Any, Table("review", ("job", "body")).bind(self._database))
+        self._beat = cast(Any, Table("beat", ("name", "state", "at")).bind(self._database))
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -103,7 +103,7 @@ class JobStore:
     def add(self, job_id: str, *, series_uid: str | None, size: int) -> Job:
         """A new job, queued."""
         with self._database.atomic("IMMEDIATE"):
-            last = self._job.select(fn.MAX(self._job.c.number)).scalar() or 0
+            last = self._job.select(fn.MAX(self._job.number)).scalar() or 0
             self._job.insert(
                 id=job_id,
                 number=last + 1,
@@ -124,7 +124,7 @@ class JobStore:
         Raises:
             UnknownJobError: there is none of that id.
         """
-        rows = self._jobs(self._job.select().where(self._job.c.id == job_id))
+        rows = self._jobs(self._job.select().where(self._job.id == job_id))
         if not rows:
             raise UnknownJobError(f"no job {job_id}")
         return rows[0]
@@ -137,23 +137,23 @@ class JobStore:
             limit: at most so many.
             before: only jobs with a smaller ``number``.
         """
-        query = self._job.select().order_by(self._job.c.number.desc()).limit(limit)
+        query = self._job.select().order_by(self._job.number.desc()).limit(limit)
         if state is not None:
-            query = query.where(self._job.c.state == state)
+            query = query.where(self._job.state == state)
         if before is not None:
-            query = query.where(self._job.c.number < before)
+            query = query.where(self._job.number < before)
         return self._jobs(query)
 
     def counts(self) -> dict[str, int]:
         """Number of jobs by state."""
-        rows = self._job.select(self._job.c.state, fn.COUNT(SQL("*"))).group_by(self._job.c.state).tuples()
+        rows = self._job.select(self._job.state, fn.COUNT(SQL("*"))).group_by(self._job.state).tuples()
         return dict.fromkeys(STATES, 0) | dict(rows)
 
     def claim(self) -> Job | None:
         """The longest waiting job, now running; None where nothing waits."""
         with self._database.atomic("IMMEDIATE"):
             waiting = self._jobs(
-                self._job.select().where(self._job.c.state == "queued").order_by(self._job.c.number).limit(1)
+                self._job.select().where(self._job.state == "queued").order_by(self._job.number).limit(1)
             )
             if not waiting:
                 return None
@@ -203,7 +203,7 @@ class JobStore:
 
     def remove(self, job_id: str) -> None:
         """Forget a job and its review."""
-        self._job.delete().where(self._job.c.id == job_id).execute()
+        self._job.delete().where(self._job.id == job_id).execute()
 
     def running(self) -> Sequence[Job]:
         """Jobs marked as running; after a start these were cut off."""
@@ -211,14 +211,14 @@ class JobStore:
 
     def ids(self) -> set[str]:
         """All ids."""
-        return {row[0] for row in self._job.select(self._job.c.id).tuples()}
+        return {row[0] for row in self._job.select(self._job.id).tuples()}
 
     def expired(self, *, keep_s: float, keep_bytes: int) -> Sequence[str]:
         """Ended jobs that are older than ``keep_s``, and the oldest ones while all take more than ``keep_bytes``."""
         ended = self._jobs(
             self._job.select()
-            .where(self._job.c.state.in_(["done", "failed", "cancelled"]))
-            .order_by(self._job.c.finished.desc())
+            .where(self._job.state.in_(["done", "failed", "cancelled"]))
+            .order_by(self._job.finished.desc())
         )
         total, gone = 0, []
         for job in ended:
@@ -229,7 +229,7 @@ class JobStore:
 
     def review(self, job_id: str) -> bytes | None:
         """The review of a job as JSON; None where nobody wrote one."""
-        body = self._review.select(self._review.c.body).where(self._review.c.job == job_id).scalar()
+        body = self._review.select(self._review.body).where(self._review.job == job_id).scalar()
         return None if body is None else str(body).encode()
 
     def set_review(self, job_id: str, body: bytes) -> None:
@@ -242,19 +242,14 @@ class JobStore:
 
     def detector(self) -> tuple[str, float]:
         """What the detector said last, and how many seconds ago."""
-        row = (
-            self._beat.select(self._beat.c.state, self._beat.c.at)
-            .where(self._beat.c.name == "detector")
-            .tuples()
-            .first()
-        )
+        row = self._beat.select(self._beat.state, self._beat.at).where(self._beat.name == "detector").tuples().first()
         return ("down", float("inf")) if row is None else (str(row[0]), max(0.0, time.time() - row[1]))
 
     def _end(self, job_id: str, state: str, **columns: Any) -> None:
         self._update(job_id, state=state, finished=time.time(), **columns)
 
     def _update(self, job_id: str, **columns: Any) -> None:
-        self._job.update(**columns).where(self._job.c.id == job_id).execute()
+        self._job.update(**columns).where(self._job.id == job_id).execute()
 
     @staticmethod
     def _jobs(query: Any) -> list[Job]:

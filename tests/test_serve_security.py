@@ -1,0 +1,119 @@
+"""Who is let in: tokens, hosts and pages of other sites; and settings that would let in too many."""
+
+from pathlib import Path
+
+import pytest
+
+from carina.cli.serve import Serve
+from carina.errors import UsageError
+from carina.serve.problems import ProblemError
+from carina.serve.reviews import parse_review
+from carina.serve.security import check
+from carina.serve.settings import Settings
+
+TOKEN = "correct-horse-battery"
+
+
+def allowed(path="/v1/jobs", *, host="127.0.0.1:8000", settings=None, **headers) -> int:
+    """200, or the status of the refusal."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        check(path, {"host": host, **named}, settings or Settings(Path()))
+    except ProblemError as problem:
+        return problem.status
+    return 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "LOCALHOST:1", "[::1]:8000"])
+def test_the_loopback_address_has_its_names(host):
+    assert allowed(host=host) == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8000", "localhost.evil.example", ""])
+def test_a_name_that_was_made_to_point_here_is_refused(host):
+    assert allowed(host=host) == 403
+
+
+def test_further_names_are_allowed_by_the_operator():
+    settings = Settings(Path(), host="0.0.0.0", hosts=("ct.hospital.example",))
+    assert allowed(host="ct.hospital.example:443", settings=settings) == 200
+    assert allowed(host="other.example", settings=settings) == 403
+
+
+def test_pages_of_other_sites_are_refused():
+    assert allowed(origin="http://127.0.0.1:8000") == 200
+    assert allowed(origin="https://evil.example") == 403
+    assert allowed(origin="null") == 403
+    assert allowed(sec_fetch_site="cross-site") == 403
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (f"Bearer {TOKEN}", 200),
+        (f"bearer {TOKEN}", 200),
+        ("Bearer wrong", 401),
+        (f"Basic {TOKEN}", 401),
+        ("Bearer ", 401),
+        ("Bearer \u00e9", 401),
+        ("", 401),
+    ],
+)
+def test_the_token_must_be_right(authorization, status):
+    settings = Settings(Path(), token=TOKEN)
+    assert allowed(settings=settings, authorization=authorization) == status
+    assert allowed("/metrics", settings=settings, authorization=authorization) == status
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/docs", "/openapi.json", "/assets/a.js"])
+def test_pages_and_probes_need_no_token(path):
+    assert allowed(path, settings=Settings(Path(), token=TOKEN)) == 200
+
+
+def test_an_open_address_needs_a_token(tmp_path, monkeypatch):
+    monkeypatch.delenv("CARINA_SERVE_TOKEN", raising=False)
+    with pytest.raises(UsageError, match="lets others in"):
+        Serve(host="0.0.0.0").settings()
+    assert Serve(host="0.0.0.0", allow_anonymous=True).settings().token is None
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n")
+    assert Serve(host="0.0.0.0", token_file=file).settings().token == TOKEN
+
+
+def test_a_short_or_missing_token_file_is_refused(tmp_path):
+    file = tmp_path / "token"
+    with pytest.raises(UsageError, match="No such file"):
+        Serve(token_file=file).settings()
+    file.write_text("short")
+    with pytest.raises(UsageError, match="at least 16"):
+        Serve(token_file=file).settings()
+
+
+def test_a_server_listens_on_the_loopback_address_unless_told():
+    assert Serve().host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"findings": [{"id": 3}]}',
+        b'{"findings": [{"id": 0}]}',
+        b'{"findings": [{"id": 1}, {"id": 1}]}',
+        b'{"findings": [{"id": 1, "verdict": "maybe"}]}',
+        b'{"more": 1}',
+        b'{"comment": "' + b"x" * 101 + b'"}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_review_that_does_not_fit_its_report_is_refused(body):
+    with pytest.raises(ProblemError):
+        parse_review(body, findings=2, comment_chars=100)
+
+
+def test_a_review_says_when_it_was_stored():
+    review = parse_review(b'{"findings": [{"id": 2, "verdict": "rejected"}]}', findings=2, comment_chars=100)
+    assert review.findings[0].verdict == "rejected"
+    assert review.updated.endswith("+00:00")
