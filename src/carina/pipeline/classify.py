@@ -1,5 +1,6 @@
 """Classification: the 3-D network looks at every candidate, and both stages together give ``p_nodule``."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ def classify(
     candidates: Sequence[Candidate],
     network: Network,
     *,
-    batch: int = 4,
+    batch: int | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Float[np.ndarray, " candidates"]:
     """The 3-D network's probability that each candidate is a nodule, in their order.
@@ -27,12 +28,13 @@ def classify(
         hu: the scan on the network's grid; outside it lies air.
         candidates: their ``center_zyx`` index ``hu``.
         network: takes crops (batch, 1, z, y, x), gives two logits.
-        batch: crops per call; larger ones are slower on a CPU.
+        batch: crops per call; default: what suits the network's device.
         progress: told the fraction done, in [0, 1].
     """
     if not candidates:
         return np.zeros(0)
     shape = network.card.preprocessing.crop_zyx
+    batch = batch or network.batch(math.prod(shape))
     centers = np.rint([c.center_zyx for c in candidates]).astype(np.int64)
     probabilities = []
     for first in range(0, len(centers), batch):

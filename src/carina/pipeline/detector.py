@@ -133,17 +133,19 @@ class Detector:
         preprocessing = self.segmenter.card.preprocessing
         with clock.stage("lungs"):
             scan = prepare_scan(volume, preprocessing)
+            near_lungs = scan.lungs.on(scan.geometry, NEAR_LUNG_MM)
         with clock.stage("segment"):
             probability = segment(
                 scan.hu,
                 self.segmenter,
+                inside=near_lungs,
                 flips=self.segmenter.card.flips,
                 progress=lambda done: progress("segment", done),
             )
         with clock.stage("group"):
             candidates, labels = group(
                 probability,
-                scan.lungs.on(scan.geometry, NEAR_LUNG_MM),
+                near_lungs,
                 scan.geometry,
                 threshold=self.segmenter.card.threshold,
                 min_volume_mm3=self.segmenter.card.min_volume_mm3,

@@ -75,11 +75,13 @@ class Network:
     Attributes:
         card: what the network is, how its input is made and what is known about it.
         compute: logits of one batch.
+        device: where it runs.
         runtime: what runs the network and where, for the report.
     """
 
     card: Card
     compute: Compute
+    device: torch.device
     runtime: str
 
     @classmethod
@@ -102,7 +104,11 @@ class Network:
                 compute, version = run_onnx.prepare_openvino(module, card)
             case "onnxruntime":
                 compute, version = run_onnx.prepare_onnxruntime(module, card)
-        return cls(card, compute, f"{runtime} {version} on {device}")
+        return cls(card, compute, device, f"{runtime} {version} on {device}")
+
+    def batch(self, voxels: int) -> int:
+        """How many inputs of this many voxels to compute at once: few stay in a CPU's cache, CUDA takes what fits."""
+        return run_torch.batch_that_fits(self.device, voxels)
 
     def __call__(self, batch: Float32[np.ndarray, "batch *input"]) -> Float32[np.ndarray, "batch *output"]:
         """Logits of one batch."""

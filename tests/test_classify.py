@@ -1,0 +1,94 @@
+"""The second stage: which crops the network is given, and how both stages become one probability."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from carina.findings import Candidate
+from carina.hu import AIR, normalise
+from carina.models.card import Calibration, Card, load_model
+from carina.pipeline.classify import classify, join
+from carina.pipeline.runtime import Network
+from small_models import random_network
+
+HU = np.random.default_rng(0).integers(-1100, 500, (40, 60, 64)).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nodule")
+
+
+@pytest.fixture(scope="module")
+def network(folder: Path) -> Network:
+    return random_network(folder, "nodule", kind="nodule", first_filters=1)
+
+
+def at(*center_zyx: float) -> Candidate:
+    return Candidate(center_zyx, (0.0, 0.0, 0.0), ((0, 0, 0), (1, 1, 1)), 1.0, 0.5, 1)
+
+
+def expected(folder: Path, centers: list[tuple[int, int, int]]) -> list[float]:
+    """One crop at a time, cut from a scan that is padded with air."""
+    module, card = load_model(folder / "nodule")
+    padded = np.pad(HU.astype(np.float32), 48, constant_values=AIR)
+    answers = []
+    for z, y, x in centers:
+        crop = padded[z + 32 : z + 64, y + 24 : y + 72, x + 24 : x + 72]
+        with torch.inference_mode():
+            logits = module(torch.from_numpy(normalise(crop, card.preprocessing.clip_hu))[None, None])
+        answers.append(float(torch.softmax(logits.double(), 1)[0, 1]))
+    return answers
+
+
+CENTERS = [(20, 30, 32), (0, 0, 0), (39, 59, 63), (3, 57, 20), (20, 31, 32)]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 16])
+def test_every_candidate_gets_the_answer_for_the_crop_around_it(network, folder, batch):
+    found = classify(HU, [at(*center) for center in CENTERS], network, batch=batch)
+    np.testing.assert_allclose(found, expected(folder, CENTERS), atol=1e-6)
+    assert len(set(found.round(9))) == len(CENTERS)
+
+
+def test_the_voxel_nearest_to_the_centre_is_the_middle_of_the_crop(network):
+    near, same = classify(HU, [at(19.6, 30.4, 31.51), at(20, 30, 32)], network)
+    assert near == pytest.approx(same, abs=1e-9)
+
+
+def test_answers_are_probabilities(network):
+    found = classify(HU, [at(*center) for center in CENTERS], network)
+    assert np.all((found > 0) & (found < 1))
+
+
+def test_no_candidates_give_no_answers(network):
+    assert classify(HU, [], network).shape == (0,)
+
+
+def test_progress_rises_to_one(network):
+    seen: list[float] = []
+    classify(HU, [at(*center) for center in CENTERS], network, batch=2, progress=seen.append)
+    assert seen == [0.4, 0.8, 1.0]
+
+
+def card(**calibration: float) -> Card:
+    return Card("c", "nodule", {"kind": "nodule"}, calibration=Calibration("test", **calibration))
+
+
+def test_without_calibration_the_second_stage_decides():
+    second = np.array([0.1, 0.5, 0.93])
+    np.testing.assert_allclose(join(np.array([0.9, 0.2, 0.5]), second, card()), second)
+
+
+def test_the_stages_are_joined_by_their_log_odds():
+    found = join(np.array([0.8]), np.array([0.3]), card(intercept=-1.0, segmentation=0.5, classification=2.0))
+    odds = np.exp(-1.0) * (0.8 / 0.2) ** 0.5 * (0.3 / 0.7) ** 2
+    assert found[0] == pytest.approx(odds / (1 + odds))
+
+
+def test_a_stage_that_is_certain_does_not_silence_the_other():
+    low, high = join(np.array([1.0, 1.0]), np.array([0.0, 1.0]), card(segmentation=1.0))
+    assert 0 < low < high < 1
+    assert low == pytest.approx(0.5)
