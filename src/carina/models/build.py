@@ -8,9 +8,13 @@ from typing import Any
 from torch import nn
 
 from carina.errors import WeightsError
+from carina.models.birds import picture_network
+from carina.models.linear import Line, small_network
 from carina.models.nodule import NoduleNet
 from carina.models.unet import UNet
+from carina.models.unet3d import UNet3d
 
+KINDS = ("unet", "unet3d", "nodule", "line", "linear", "small", "picture")
 Spec = dict[str, Any]
 """``kind`` names the network; the other entries are arguments of its constructor, JSON values only."""
 
@@ -28,9 +32,19 @@ def build(spec: Spec) -> nn.Module:
         match spec.get("kind"):
             case "unet":
                 return UNet(**arguments)
+            case "unet3d":
+                return UNet3d(**arguments)
             case "nodule":
                 return NoduleNet(**arguments)
+            case "line":
+                return Line(**arguments)
+            case "linear":
+                return nn.Linear(1, 1, **arguments)
+            case "small":
+                return small_network(**arguments)
+            case "picture":
+                return picture_network(**arguments)
             case other:
-                raise WeightsError(f"no network of kind {other!r}; known kinds: 'unet', 'nodule'")
+                raise WeightsError(f"no network of kind {other!r}; known kinds: {', '.join(map(repr, KINDS))}")
     except TypeError as error:
         raise WeightsError(f"the network spec {spec} cannot be built: {error}") from error
