@@ -23,6 +23,8 @@ COMMANDS = {
     "prepare": "carina.cli.prepare:Prepare",
     "tune": "carina.cli.tune:Tune",
     "train": "carina.cli.train:Train",
+    "runs": "carina.cli.runs:Runs",
+    "models": "carina.cli.models:Models",
     "detect": "carina.cli.detect:Detect",
     "evaluate": "carina.cli.evaluate:Evaluate",
     "serve": "carina.cli.serve:Serve",

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from carina.errors import TrainingError, UsageError
-from carina.learn.batches import Batches, made_ahead, move
+from carina.learn.batches import Batches, Timed, made_ahead, move
 from carina.learn.checkpoint import read_checkpoint, to_cpu, write_checkpoint
 from carina.learn.log import Record, RunLog
 from carina.learn.optimise import autocast, average, channels_last, make_optimizer, trained, training_mode
@@ -84,7 +84,7 @@ def fit(
         with RunLog(run_dir if processes.rank == 0 else None, run.described(), run.result.history) as log:
             while not run.finished():
                 epoch = run.result.epochs
-                measured = run.train_epoch(train, steps_per_epoch, per_step, progress)
+                measured, pace = run.train_epoch(train, steps_per_epoch, per_step, progress)
                 metrics = {f"train_{name}": value for name, value in measured.compute().items()}
                 watched, prefix = measured, "train_"
                 validate = (epoch + 1) % settings.validate_every == 0 or run.finished()
@@ -93,7 +93,7 @@ def fit(
                     metrics |= {f"val_{name}": value for name, value in watched.compute().items()}
                 better = (val is None or validate) and run.judge(epoch, metrics, prefix + task.monitor)
                 record: Record = {"epoch": epoch, "step": run.result.steps, "lr": run.lr(), **metrics}
-                record |= {"seconds": round(run.elapsed_s(), 3), "best": better}
+                record |= {**pace, "seconds": round(run.elapsed_s(), 3), "best": better}
                 run.result.history.append(record)
                 run.save()
                 log.epoch(record)
@@ -143,7 +143,8 @@ class _Run:
         return self.processes.largest(self.elapsed_s()) / (60 * self.settings.minutes)
 
     def described(self) -> dict[str, Any]:
-        return {**asdict(self.settings), **self.config}
+        judged = {"monitor": self.task.monitor, "higher_is_better": self.task.higher_is_better}
+        return {**asdict(self.settings), **judged, **self.config}
 
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
@@ -151,14 +152,17 @@ class _Run:
     def finished(self) -> bool:
         return self.stop or self.result.epochs >= self.settings.epochs
 
-    def train_epoch(self, train: Batches[Any], steps: int, per_step: int, progress: bool) -> Pass:
+    def train_epoch(
+        self, train: Batches[Any], steps: int, per_step: int, progress: bool
+    ) -> tuple[Pass, dict[str, float]]:
+        """One pass over the data; what was measured, and how fast it went."""
         epoch, settings, processes = self.result.epochs, self.settings, self.processes
         torch.manual_seed(_mixed_seed(settings.seed, epoch, processes.rank))
         training_mode(self.model)
         measured = Pass(self.task, processes)
         mine = per_step // processes.count
         indices = [step * per_step + k * processes.count + processes.rank for step in range(steps) for k in range(mine)]
-        batches = made_ahead(train, epoch, indices, settings.prefetch)
+        batches = Timed(made_ahead(train, epoch, indices, settings.prefetch))
         bar = tqdm(range(steps), desc=f"epoch {epoch}", leave=False, disable=not progress or processes.rank > 0)
         for step in bar:
             done = (epoch * steps + step) / (settings.epochs * steps)
@@ -177,7 +181,7 @@ class _Run:
             bar.set_postfix(loss=f"{measured.mean_loss():.4f}", refresh=False)
         self.result.epochs += 1
         self.stop = self.budget_used() >= 1.0
-        return measured
+        return measured, batches.pace()
 
     def _unshared(self) -> AbstractContextManager[None]:
         """Gradients of micro-batches before the last one of a step need not travel between processes."""

@@ -1,0 +1,87 @@
+"""Which models there are, and which scans they have seen."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from carina.cli import main
+from carina.errors import WeightsError
+from carina.models.build import Spec, build
+from carina.models.card import Card, Training, save_model
+from carina.models.inventory import find_leaks, find_models
+from carina.models.malignancy import DiameterRule, RuleEvidence
+
+SPEC: Spec = {"kind": "unet", "in_channels": 7, "depth": 1, "first_filters": 2}
+CARD = Card("tiny", "segmentation", SPEC, training=Training(series_uids=("1.2.3", "1.2.4")))
+RULE = DiameterRule(-11.0, 5.0, "log", RuleEvidence("t", "l", (), 2, 1, 0.9, (0.8, 0.95), 0.1, 0.1, "m", ("1.2.5",)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_model(tmp_path / "a" / "model", build(SPEC), CARD)
+    save_model(tmp_path / "b" / "model", build(SPEC), replace(CARD, name="silent", training=Training()))
+    RULE.save(tmp_path / "malignancy.json")
+    (tmp_path / "report.json").write_text('{"schema_version": "1.0"}')
+    (tmp_path / "broken.json").write_text("{")
+    return tmp_path
+
+
+def run(arguments: list[str]) -> int | str | None:
+    with pytest.raises(SystemExit) as end:
+        main(["models", *arguments])
+    return end.value.code
+
+
+def test_cards_are_found_below_a_folder_and_other_files_left_alone(folder: Path) -> None:
+    assert [(m.name, m.answers) for m in find_models(folder)] == [
+        ("tiny", "segmentation"),
+        ("silent", "segmentation"),
+        ("malignancy", "malignancy"),
+    ]
+
+
+def test_a_card_is_found_by_its_weights(folder: Path) -> None:
+    for name in ("model.safetensors", "model.json"):
+        (model,) = find_models(folder / "a" / name)
+        assert model.series_uids == ("1.2.3", "1.2.4")
+    (rule,) = find_models(folder / "malignancy.json")
+    assert rule.series_uids == ("1.2.5",)
+
+
+def test_no_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no model card"):
+        find_models(tmp_path)
+    with pytest.raises(WeightsError, match="no model card"):
+        find_models(tmp_path / "model.safetensors")
+
+
+def test_leaks_are_told_by_model(folder: Path) -> None:
+    leaks = find_leaks(find_models(folder), ["1.2.4", "1.2.5", "1.2.6"])
+    assert [(leak.seen, leak.knows) for leak in leaks] == [(("1.2.4",), True), ((), False), (("1.2.5",), True)]
+
+
+def test_command_lists_shows_and_finds_leaks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--weights", str(folder)]
+    assert run(["list", *where]) == 0
+    assert capsys.readouterr().out.count("segmentation") == 2
+    assert run(["show", "tiny", *where]) == 0
+    assert "2 series" in capsys.readouterr().out
+    assert run(["show", "tiny", "--series", *where]) == 0
+    assert capsys.readouterr().out.split() == ["1.2.3", "1.2.4"]
+    assert run(["show", "nobody", *where]) == 2
+    table = folder / "annotations.csv"
+    table.write_text("seriesuid,coordX\n1.2.3,0\n1.2.3,1\n1.2.9,2\n")
+    assert run(["leak", "--series", str(table), *where]) == 1
+    shown = capsys.readouterr().out
+    assert "tiny: learned from 1 of 2 series\n  1.2.3\n" in shown
+    assert "silent: its card does not say" in shown
+    assert run(["leak", "--series", "1.2.9", *where]) == 0
+    assert run(["leak", "--series", "no-uid", *where]) == 1
+
+
+def test_shipped_rule_knows_its_series(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["show", "malignancy", "--series"]) == 0
+    uids = capsys.readouterr().out.split()
+    assert len(uids) > 500
+    assert run(["leak", "--series", uids[0]]) == 1
