@@ -1,5 +1,6 @@
 """Findings as DICOM: valid by dciodvfy, read back by highdicom, each voxel at its place in the patient."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from carina.ct.measure import measure
 from carina.errors import InputError, UsageError
 from carina.findings import Finding, InputSummary, ModelInfo, PatientAnswer, Report
 from carina.geometry import Geometry
-from carina.report import check_formats, write_report
+from carina.report import check_formats, dicom_codes, write_report
 from carina.volume import Volume
 
 FORMATS = ("json", "seg", "sr", "keyimages")
@@ -485,6 +486,31 @@ def test_an_earlier_run_with_key_images_is_replaced_whole(ct: Volume, tmp_path: 
     assert [path.name for path in (tmp_path / "case" / "keyimages").iterdir()] == ["001.dcm"]
     write_report(report, tmp_path / "case", ["json"], volume=ct, labels=labels)
     assert [path.name for path in (tmp_path / "case").iterdir()] == ["report.json"]
+
+
+# The documentation
+
+
+def test_the_documented_way_to_read_them_back_works(
+    written: tuple[Report, dict[str, Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "dicom-output.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    shutil.copytree(written[1]["seg"].parent, tmp_path / "out" / "case")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "dicom-output.md", "exec"), {})
+    assert "Nodule 2" in (printed := capsys.readouterr().out)
+    codes = {
+        item.meaning: (item.value, item.scheme_designator)
+        for item in vars(dicom_codes).values()
+        if isinstance(item, highdicom.sr.CodedConcept)
+    }
+    for row in re.findall(r"^\| ([A-Z][^|]+) \| ([a-z0-9-]+), ([A-Z0-9]+) \|", page, re.MULTILINE):
+        assert codes[row[0].removesuffix(", derivation Mean")] == row[1:]
+        assert row[0].removesuffix(", derivation Mean") in printed
 
 
 # A real CT
