@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,6 +101,17 @@ def test_the_log_of_a_resumed_run_holds_every_epoch_once(tmp_path: Path) -> None
     assert [line["epoch"] for line in lines if "epoch" in line] == [0, 1, 2, 3]
     assert lines[0]["settings"]["lr"] == SETTINGS.lr
     assert "train_loss" in lines[-1]["final"]
+
+
+def test_the_log_tells_samples_per_second_and_the_share_of_time_spent_waiting(tmp_path: Path) -> None:
+    def slow(epoch: int, index: int) -> Pair:
+        time.sleep(0.02)
+        return noise(epoch, index)
+
+    result = fit(Regression(), network(), Batches(8, slow), settings=replace(SETTINGS, epochs=1), run_dir=tmp_path)
+    record = result.history[0]
+    assert 0 < record["throughput"] <= 4 / 0.02
+    assert 0.3 < record["idle"] <= 1
 
 
 def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from carina.errors import TrainingError, UsageError
 from carina.learn import Batches, FitResult, FitSettings, fit
 from carina.models.build import build
 from carina.models.card import Card, load_model
+from carina.tasks.marking import SLICES, MarkingBatch, SegmentationSettings, segmentation_batches, voxel_weights
 from carina.tasks.nodule import (
     Candidates,
     NoduleSettings,
@@ -28,15 +29,7 @@ from carina.tasks.nodule import (
     train_nodule,
 )
 from carina.tasks.runs import split_scans
-from carina.tasks.segmentation import (
-    SLICES,
-    MarkingBatch,
-    Segmentation,
-    SegmentationSettings,
-    segmentation_batches,
-    train_segmentation,
-    voxel_weights,
-)
+from carina.tasks.segmentation import Segmentation, train_segmentation
 
 SPACING = (1.5, 1.0, 1.0)
 SHAPE = (40, 72, 72)
@@ -136,7 +129,7 @@ def task(settings: SegmentationSettings = SMALL) -> Segmentation:
 
 def test_a_stack_holds_the_neighbours_of_the_slice_that_is_marked(store: Store) -> None:
     batch = batches(store, SMALL, None).make(0, 0)
-    slabs, truth, _ = task().stacks(batch)
+    slabs, truth, *_ = task().stacks(batch)
     hu = (batch.crops.hu.float().clamp(-1000, 400) + 1000) / 700 - 1
     depth = SMALL.crop_zyx[0]
     for crop in range(2):
@@ -147,14 +140,14 @@ def test_a_stack_holds_the_neighbours_of_the_slice_that_is_marked(store: Store) 
 
 
 def test_stacks_are_laid_out_channels_last(store: Store) -> None:
-    slabs, _, _ = task().stacks(batches(store, SMALL, None).make(0, 0))
+    slabs = task().stacks(batches(store, SMALL, None).make(0, 0))[0]
     assert slabs.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_ignored_voxels_weigh_nothing_and_those_far_from_the_lungs_little(store: Store) -> None:
     settings = replace(SMALL, mix=(0.0, 0.0, 1.0), crop_zyx=(32, 64, 64))
     batch = batches(store, settings, None).make(0, 0)
-    _, truth, weight = task(settings).stacks(batch)
+    _, truth, weight, _ = task(settings).stacks(batch)
     label = batch.crops.label[:, 0, 3:35].flatten(0, 1)
     assert (weight[:, 0][label == IGNORE] == 0).all()
     inside_scan = (label != IGNORE) & (truth[:, 0] == 0)

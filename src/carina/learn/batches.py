@@ -3,6 +3,7 @@
 Must not know what is in them.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,39 @@ def move(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, dict):
         return {name: move(part, device) for name, part in batch.items()}
     return batch.to(device) if hasattr(batch, "to") else batch
+
+
+def samples(batch: Any) -> int:
+    """How many samples a batch holds: the length of its first tensor, or what the batch itself says."""
+    if isinstance(batch, (tuple, list)):
+        return samples(batch[0])
+    if isinstance(batch, dict):
+        return samples(next(iter(batch.values())))
+    return len(batch) if hasattr(batch, "__len__") else 1
+
+
+class Timed(Generic[B]):
+    """Passes batches on and keeps the time: how many samples come per second, and how long the trainer waits for them.
+
+    Args:
+        batches: each with its index.
+    """
+
+    def __init__(self, batches: Iterator[tuple[int, B]]) -> None:
+        self._batches = batches
+        self._samples, self._waited, self._since = 0, 0.0, time.perf_counter()
+
+    def __next__(self) -> tuple[int, B]:
+        asked = time.perf_counter()
+        index, batch = next(self._batches)
+        self._waited += time.perf_counter() - asked
+        self._samples += samples(batch)
+        return index, batch
+
+    def pace(self) -> dict[str, float]:
+        """``throughput``: samples per second of this process; ``idle``: share of the time spent waiting for batches."""
+        passed = max(time.perf_counter() - self._since, 1e-9)
+        return {"throughput": round(self._samples / passed, 3), "idle": round(self._waited / passed, 4)}
 
 
 def made_ahead(batches: Batches[B], epoch: int, indices: Sequence[int], ahead: int) -> Iterator[tuple[int, B]]:

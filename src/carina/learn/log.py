@@ -16,7 +16,8 @@ from jaxtyping import Float
 
 logger = logging.getLogger(__name__)
 Record = dict[str, Any]
-"""What is known after an epoch: ``epoch``, ``step``, ``lr``, ``seconds``, ``best``, and metrics by name."""
+"""What is known after an epoch: ``epoch``, ``step``, ``lr``, ``seconds``, ``best``, ``throughput`` (samples per
+second of the first process while training), ``idle`` (share of that time spent waiting for batches), and metrics."""
 
 LOG = "log.jsonl"
 

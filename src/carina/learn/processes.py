@@ -4,13 +4,17 @@ Must not know models or data. One process is the ordinary case and costs nothing
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,21 @@ class Processes:
     def largest(self, value: float) -> float:
         """The largest of everybody's values, so that all take the same decision."""
         return float(self._together(torch.tensor(value, dtype=torch.float64), dist.ReduceOp.MAX))
+
+    def first_then_all(self, work: Callable[..., T]) -> T:
+        """Let the first process do something, then the others, which find it done.
+
+        Args:
+            work: told by the keyword ``first`` whether this is the first process. May take long: preparing hundreds
+                of scans, say.
+        """
+        if self.rank == 0:
+            result = work(first=True)
+        if self.count > 1:
+            # A group of its own, since the usual one gives up after half an hour.
+            patient = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+            dist.barrier(patient)
+        return result if self.rank == 0 else work(first=False)
 
     def _together(self, tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         if self.count == 1:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from carina.models.card import Card
+from carina.models.unet3d import TILE_ZYX
 from carina.pipeline.run_torch import Compute
 
 _OPSET = 17
@@ -59,7 +60,9 @@ def prepare_onnxruntime(module: nn.Module, card: Card) -> tuple[Compute, str]:
 
 def _onnx(module: nn.Module, card: Card) -> bytes:
     """The network as ONNX with any batch size and, for slices, any height and width that it takes."""
-    if card.task == "segmentation":
+    if card.spec["kind"] == "unet3d":
+        example, free = torch.zeros(1, 1, *TILE_ZYX), {0: "batch"}
+    elif card.task == "segmentation":
         multiple = 2 ** (int(card.spec["depth"]) - 1)
         example = torch.zeros(2, int(card.spec["in_channels"]), 2 * multiple, 3 * multiple)
         free = {0: "batch", 2: "height", 3: "width"}
