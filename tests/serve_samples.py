@@ -100,7 +100,7 @@ class Server:
             )
         self.client = httpx.Client(base_url=self.url, timeout=60, verify=False)
 
-    def wait_ready(self, seconds: float = 120.0) -> None:
+    def wait_ready(self, seconds: float = 300.0) -> None:
         """Until ``/readyz`` says so."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -108,14 +108,14 @@ class Server:
             with contextlib.suppress(httpx.TransportError):
                 if self.client.get("/readyz").status_code == 200:
                     return
-            time.sleep(0.1)
+            time.sleep(0.2)
         raise AssertionError(f"not ready after {seconds} s: {self.log.read_text()}")
 
     def upload(self, path: Path, **more) -> httpx.Response:
         """Upload one file as the body."""
         return self.client.post("/v1/studies", content=path.read_bytes(), **more)
 
-    def wait_ended(self, job_id: str, seconds: float = 120.0) -> dict:
+    def wait_ended(self, job_id: str, seconds: float = 300.0) -> dict:
         """The job once nothing more will happen to it."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

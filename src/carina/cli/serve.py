@@ -30,6 +30,8 @@ class Serve:
     """Folder of other models than the shipped ones."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    runtime: str = "auto"
+    """What computes the networks: auto (the fastest installed), openvino, onnxruntime or torch."""
     threshold: float | None = None
     """Lowest probability of a finding; default: the operating point in the model's card."""
     token_file: Path | None = None
@@ -88,6 +90,7 @@ class Serve:
             workers=self.workers,
             weights=self.weights,
             device=self.device,
+            runtime=self.runtime,
             threshold=self.threshold,
             token=token,
             certificate=self.certificate,

@@ -132,7 +132,7 @@ class Service:
 def _load(settings: Settings) -> CropClassifier:
     from carina.pipeline import Detector
 
-    classifier = CropClassifier(Detector.load(settings.weights, device=settings.device))
+    classifier = CropClassifier(Detector.load(settings.weights, device=settings.device, runtime=settings.runtime))
     for size in range(1, settings.batch_size + 1):
         classifier.predict(np.zeros((size, *classifier.shape_zyx), np.float32))
     return classifier

@@ -19,6 +19,7 @@ class Settings:
         workers: processes that answer requests.
         weights: folder of models; None: those shipped with Carina.
         device: where the networks run.
+        runtime: what computes them.
         threshold: lowest ``p_nodule`` of a finding; None: the models' own.
         token: bearer token that clients must send; None: none is asked for.
         certificate: PEM file for TLS; with ``key``.
@@ -39,6 +40,7 @@ class Settings:
     workers: int = 1
     weights: Path | None = None
     device: str = "auto"
+    runtime: str = "auto"
     threshold: float | None = None
     token: str | None = None
     certificate: Path | None = None

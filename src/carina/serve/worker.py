@@ -78,18 +78,20 @@ def main(pipe: Connection, settings: Settings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(OSError):
-        os.nice(5)  # requests are answered first
     # pydicom's warnings and log quote values of the files, names of patients among them.
     warnings.simplefilter("ignore")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     from carina.pipeline import Detector
 
-    detector = Detector.load(settings.weights, device=settings.device, threshold=settings.threshold)
+    detector = Detector.load(
+        settings.weights, device=settings.device, runtime=settings.runtime, threshold=settings.threshold
+    )
 
     def say(message: Message) -> None:
         pipe.send_bytes(msgspec.json.encode(message))
 
+    with contextlib.suppress(OSError):
+        os.nice(3)  # requests are answered first
     say(Ready())
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:

@@ -1,0 +1,264 @@
+"""Everything that goes wrong on real servers: after each fault they answer, and other jobs are whole."""
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from carina.findings import Report
+from carina.serve.limits import MIB
+from serve_samples import CROP_ZYX, Server, running, write_samples, write_weights
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> Path:
+    return write_samples(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(scope="module")
+def server(weights, tmp_path_factory):
+    options = ("--limits.idle-s", "3", "--limits.queued-crops", "64")
+    with running(tmp_path_factory.mktemp("serve") / "state", weights, *options) as server:
+        yield server
+
+
+@pytest.fixture
+def whole(server, samples):
+    """A finished job, and the check after the fault: the server is ready, the job as it was, nothing is left over."""
+    job = server.wait_ended(server.upload(samples / "chest.mha").json()["id"])
+    before = {link: server.client.get(job["links"][link]).content for link in ("report", "mask", "volume")}
+    yield job
+    server.wait_ready()
+    assert server.client.get(job["links"]["self"]).json() == job
+    for link, content in before.items():
+        assert server.client.get(job["links"][link]).content == content
+    until(lambda: not list((server.folder / "incoming").iterdir()))
+
+
+def until(condition, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def wait_state(server: Server, job_id: str, state: str) -> None:
+    until(lambda: server.client.get(f"/v1/jobs/{job_id}").json()["state"] == state, 120)
+
+
+@contextlib.contextmanager
+def largest_file(pid: int, size: int):
+    """No file of the process grows beyond ``size``: what a full disk or a quota does to it."""
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+def connect(server: Server, length: int, sent: bytes, path: str = "/v1/studies") -> socket.socket:
+    """A request whose body is promised and only begun."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: {length}\r\n\r\n"
+    connection.sendall(head.encode() + sent)
+    return connection
+
+
+def status_of(connection: socket.socket) -> int:
+    with connection.makefile("rb") as answer:
+        return int(answer.readline().split()[1])
+
+
+def test_kill_9_of_the_server_during_a_job(weights, samples, tmp_path):
+    first = Server(tmp_path / "state", weights)
+    first.wait_ready()
+    finished = first.wait_ended(first.upload(samples / "chest.mha").json()["id"])
+    report = first.client.get(finished["links"]["report"]).text
+    cut_off, waiting = (first.upload(samples / "chest.zip").json()["id"] for _ in range(2))
+    wait_state(first, cut_off, "running")
+    detector = first.detector_pid()
+    first.stop(signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{detector}").exists())
+    assert not (tmp_path / "state" / "jobs" / cut_off / "result").exists()
+    with running(tmp_path / "state", weights) as second:
+        assert second.wait_ended(cut_off)["state"] == "done"
+        assert second.wait_ended(waiting)["attempts"] == 1
+        assert second.client.get(f"/v1/jobs/{cut_off}").json()["attempts"] == 2
+        assert second.client.get(finished["links"]["report"]).text == report
+        Report.from_json(second.client.get(f"/v1/jobs/{cut_off}/report").content)
+
+
+def test_kill_9_of_the_detection_process_runs_the_job_again(server, samples, whole):
+    job_id = server.upload(samples / "chest.zip").json()["id"]
+    wait_state(server, job_id, "running")
+    os.kill(server.detector_pid(), signal.SIGKILL)
+    job = server.wait_ended(job_id)
+    assert (job["state"], job["attempts"]) == ("done", 2)
+
+
+def test_a_job_that_kills_the_detection_process_twice_has_failed(server, samples, whole):
+    job_id = server.upload(samples / "chest.zip").json()["id"]
+    for attempt in (1, 2):
+        until(
+            lambda attempt=attempt: (
+                (job := server.client.get(f"/v1/jobs/{job_id}").json())["state"] == "running"
+                and job["attempts"] == attempt
+                and job["stage"]
+            ),
+            120,
+        )
+        os.kill(server.detector_pid(), signal.SIGKILL)
+    job = server.wait_ended(job_id)
+    assert (job["state"], job["error"]["type"]) == ("failed", "urn:carina:problem:crashed")
+
+
+def test_a_full_disk_refuses_uploads_and_passes(server, whole, samples):
+    with largest_file(server.process.pid, MIB):
+        answer = server.client.post("/v1/studies", content=b"\0" * (3 * MIB))
+        assert (answer.status_code, answer.json()["type"]) == (507, "urn:carina:problem:no-space")
+    assert server.wait_ended(server.upload(samples / "chest.mha").json()["id"])["state"] == "done"
+
+
+def test_a_full_disk_under_the_job_list_refuses_and_passes(server, whole, samples):
+    with largest_file(server.process.pid, 512):
+        answer = server.upload(samples / "chest.mha")
+        assert answer.status_code in (503, 507)
+        assert server.client.get("/healthz").status_code == 200
+    assert server.wait_ended(server.upload(samples / "chest.mha").json()["id"])["state"] == "done"
+
+
+def test_a_full_disk_under_the_results_fails_the_job_and_shows_none_of_it(server, whole, samples):
+    with largest_file(server.detector_pid(), 20_000):
+        job = server.wait_ended(server.upload(samples / "chest.mha").json()["id"])
+    assert (job["state"], job["error"]["type"]) == ("failed", "urn:carina:problem:no-space")
+    assert not (server.folder / "jobs" / job["id"]).exists()
+
+
+def test_a_nearly_full_disk_takes_no_studies(weights, samples, tmp_path):
+    with running(tmp_path / "state", weights, "--limits.free-bytes", str(2**60)) as server:
+        assert server.upload(samples / "chest.mha").status_code == 507
+        assert server.client.get("/readyz").status_code == 200
+
+
+def test_a_client_that_goes_in_the_middle_leaves_nothing(server, whole):
+    connection = connect(server, 10 * MIB, b"\0" * (2 * MIB))
+    until(lambda: list((server.folder / "incoming").iterdir()))
+    connection.close()
+    until(lambda: not list((server.folder / "incoming").iterdir()))
+    assert "carina_uploads 0.0" in server.client.get("/metrics").text
+
+
+def test_a_client_that_falls_silent_is_sent_away(server, whole):
+    with connect(server, 10 * MIB, b"\0" * 1000) as connection:
+        assert status_of(connection) == 408
+    with connect(server, 10_000, b"\0" * 10, "/v1/classify") as connection:
+        assert status_of(connection) == 408
+
+
+def test_a_zip_bomb_is_refused(server, whole, tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb", bytes(64 * MIB))
+    answer = server.upload(tmp_path / "bomb.zip")
+    assert (answer.status_code, answer.json()["type"]) == (413, "urn:carina:problem:too-large")
+
+
+def test_names_that_lead_out_of_the_folder_lead_nowhere(server, whole, samples):
+    before = {path for path in server.folder.parent.parent.rglob("*") if server.folder not in path.parents}
+    files = [("file", ("../../../evil.mha", (samples / "chest.mha").read_bytes()))]
+    answer = server.client.post("/v1/studies", files=files)
+    assert server.wait_ended(answer.json()["id"])["state"] == "done"
+    after = {path for path in server.folder.parent.parent.rglob("*") if server.folder not in path.parents}
+    assert not {path for path in after - before if "evil" in path.name}
+
+
+def test_a_body_that_claims_gigabytes_is_refused_unread(server, whole):
+    for path in ("/v1/studies", "/v1/classify"):
+        with connect(server, 2**40, b"", path) as connection:
+            assert status_of(connection) == 413
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /v1/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"POST /v1/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n" + b"z" * 200,
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_malformed_requests_are_refused(server, whole, head):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(head)
+        assert 400 <= status_of(connection) < 500
+
+
+@pytest.mark.parametrize("change", ["shape", "length", "nan", "inf"])
+def test_crops_that_are_not_as_claimed_are_refused(server, whole, change):
+    hu = np.zeros((1, *CROP_ZYX), np.float32)
+    query = {"dtype": "float32", "shape": ",".join(map(str, hu.shape))}
+    body = hu.tobytes()
+    if change == "shape":
+        query["shape"] = "1,16,16,99999"
+    elif change == "length":
+        body = body[:-4]
+    else:
+        hu[0, 0, 0, 0] = float(change)
+        body = hu.tobytes()
+    answer = server.client.post("/v1/classify", params=query, content=body)
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:carina:problem:invalid")
+
+
+def test_200_uploads_at_once_against_a_bound_of_16(server, whole, samples):
+    body = (samples / "chest.mha").read_bytes()
+    connections = [connect(server, len(body), body[:10]) for _ in range(16)]
+    try:
+        until(lambda: "carina_uploads 16.0" in server.client.get("/metrics").text)
+        connections += [connect(server, len(body), body[:10]) for _ in range(184)]
+        for connection in connections[16:]:
+            with connection.makefile("rb") as answer:
+                head = answer.read(600)
+            assert head.startswith(b"HTTP/1.1 503")
+            assert b"retry-after: 2" in head.lower()
+        for connection in connections[:16]:
+            connection.sendall(body[10:])
+        assert [status_of(connection) for connection in connections[:16]] == [202] * 16
+    finally:
+        for connection in connections:
+            connection.close()
+    for job in server.client.get("/v1/jobs", params={"state": "queued"}).json()["jobs"]:
+        server.client.delete(job["links"]["self"])
+
+
+def test_more_crops_than_wait_are_told_to_come_back(server, whole):
+    hu = np.zeros((64, *CROP_ZYX), np.int16)
+    query = {"dtype": "int16", "shape": ",".join(map(str, hu.shape))}
+    from concurrent.futures import ThreadPoolExecutor
+
+    def ask(_: int) -> httpx.Response:
+        return httpx.post(f"{server.url}/v1/classify", params=query, content=hu.tobytes(), timeout=60)
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, range(48)))
+    statuses = {answer.status_code for answer in answers}
+    assert statuses == {200, 503}
+    assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 503)
+    assert ask(0).status_code == 200
