@@ -1,5 +1,8 @@
 """Sizes of bodies whose size is known."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -188,3 +191,20 @@ def test_labels_without_voxels_are_left_out_and_a_map_of_another_grid_is_refused
     assert measure(volume, labels * 0) == {}
     with pytest.raises(InputError, match="shape"):
         measure(volume, labels[1:])
+
+
+def test_the_published_errors_are_those_that_the_benchmark_measures() -> None:
+    root = Path(__file__).parents[1]
+    found = importlib.util.spec_from_file_location("measurements", root / "benchmarks" / "measurements.py")
+    assert found is not None
+    assert found.loader is not None
+    benchmark = importlib.util.module_from_spec(found)
+    found.loader.exec_module(benchmark)
+    (made,) = list(benchmark.ball_rows(4, 30.0, (8,), (10,)))[2:3]
+    begin = made[: made.index("HU")]
+    (published,) = [
+        line for line in (root / "docs" / "reference" / "measurements.md").read_text("utf-8").splitlines()
+        if line.startswith(begin)
+    ]  # fmt: skip
+    ours, theirs = ([float(cell.split("±")[0]) for cell in line.split("|")[4:8]] for line in (made, published))
+    assert ours == pytest.approx(theirs, abs=0.2, rel=1.0)
