@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test check fmt bench clean
+.PHONY: setup demo test check fmt weights bench clean
 
 $(BIN)/carina: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,9 @@ check: setup  ## format, lint, types, layers, spelling
 fmt:  ## put the code into the project's form
 	$(BIN)/ruff format src tests benchmarks docs
 	$(BIN)/ruff check --fix src tests benchmarks docs
+
+weights: $(BIN)/carina  ## from nothing to a folder of weights; PRESET=laptop, gpu or a TOML file
+	$(BIN)/carina recipe --preset $(or $(PRESET),laptop) -o weights-$(notdir $(basename $(or $(PRESET),laptop)))
 
 bench: setup  ## ratios against the textbook way, in one run
 	$(BIN)/python -m benchmarks

@@ -185,6 +185,31 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         assert best == pytest.approx(result.best, rel=1e-10)
 
 
+def test_of_two_processes_the_first_prepares_and_the_other_finds_it_done(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "from carina.learn.processes import join_processes\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "def work(*, first):\n"
+        "    if first:\n"
+        "        time.sleep(1)\n"
+        "        (folder / 'made').write_text(os.environ['RANK'])\n"
+        "    return (folder / 'made').read_text()\n"
+        "with join_processes('cpu') as processes:\n"
+        "    (folder / f'found{processes.rank}').write_text(processes.first_then_all(work))\n"
+    )
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", program],
+        check=True,
+        timeout=120,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert [(tmp_path / f"found{rank}").read_text() for rank in range(2)] == ["0", "0"]
+
+
 def test_one_batch_is_overfitted() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 1)).double()

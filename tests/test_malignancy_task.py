@@ -1,6 +1,7 @@
 """Fine-tuning to malignancy: what is frozen stays, outcomes follow the stated rule, and the ruler stands beside."""
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +10,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit
 
+import carina
+from carina.ct.crops import cut_crops
 from carina.ct.preprocess import Preprocessing
 from carina.data.made_up_malignancy import FLIPPED, FROM_MM, RULE, label_cohort, rule_says
 from carina.data.store import FORMAT, Manifest, Store, write_manifest
 from carina.errors import InputError, TrainingError, UsageError
 from carina.evaluate.malignancy import read_malignancy
+from carina.findings import Candidate, Finding
+from carina.hu import AIR, normalise
 from carina.io.luna import Annotation, write_annotations
 from carina.models.build import build
 from carina.models.card import Card, load_model, save_model
+from carina.pipeline.rate import load_malignancy, rate
 from carina.tasks.malignancy import RATED, MalignancySettings, area_under_roc, every_rated, train_malignancy
 from test_tasks import SHAPE, write_scan
 
@@ -98,6 +105,31 @@ def test_what_the_diameter_answers_stands_beside_the_network(run: tuple[Path, Ca
 def test_the_card_says_that_the_outcomes_are_made_up(run: tuple[Path, Card]) -> None:
     assert RULE in run[1].summary
     assert RULE in run[1].limits
+
+
+def test_the_pipeline_asks_the_network_where_the_folder_of_weights_holds_one(
+    run: tuple[Path, Card], tmp_path: Path
+) -> None:
+    shipped = Path(carina.__file__).parent / "weights"
+    rule, none = load_malignancy(shipped, shipped, torch.device("cpu"), "torch")
+    for ending in (".safetensors", ".json"):
+        shutil.copy(run[0] / f"model{ending}", tmp_path / f"malignancy{ending}")
+    same, rater = load_malignancy(tmp_path, shipped, torch.device("cpu"), "torch")
+    assert none is None
+    assert same == rule
+    assert rater is not None
+    assert rater.card == run[1]
+    hu = np.random.default_rng(0).integers(-1000, 400, (40, 60, 60)).astype(np.int16)
+    centers = [(20.0, 30.0, 25.0), (20.0, 30.0, 35.0)]
+    candidates = [Candidate(c, c, ((0, 0, 0), (1, 1, 1)), 99.0, 0.7, k) for k, c in enumerate(centers)]
+    findings = [Finding(k, c, c, 6.0, 99.0, 0.0, 0.9, 0.5, 20) for k, c in enumerate(centers)]
+    rated = rate(findings, candidates, hu, rater)
+    crops = cut_crops(hu, np.array(centers).astype(int), (32, 48, 48), AIR).astype(np.float32)
+    logits = rater(normalise(crops, (-1000.0, 400.0))[:, None])
+    fit = run[1].calibration
+    expected = expit(fit.intercept + fit.classification * (logits[:, 1] - logits[:, 0]))
+    np.testing.assert_allclose([f.p_malignant for f in rated], expected, rtol=1e-3)
+    assert [f.id for f in rated] == [0, 1]
 
 
 def test_nodules_without_an_outcome_take_no_part(store: Store) -> None:

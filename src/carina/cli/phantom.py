@@ -40,6 +40,9 @@ class Phantom:
     dicom: bool = False
     """Write DICOM series under dicom/SERIES instead of MetaImage; masks and tables as ever."""
 
+    malignancy_rule: bool = False
+    """Also write annotations_with_malignancy.csv by a made-up rule (type and size) to try fine-tuning; no medicine."""
+
     jobs: int = 1
     """Scans that are made at the same time, each by its own process."""
 
@@ -66,6 +69,11 @@ class Phantom:
         ]
         for _ in tqdm(self._make(todo), total=len(todo), unit="scan", disable=None):
             pass
+        if self.malignancy_rule:
+            from carina.data.made_up_malignancy import RULE, label_cohort
+
+            rows = label_cohort(self.output)
+            print(f"{sum(row.malignant for row in rows)} of {len(rows)} nodules malignant by a {RULE}")
         print(f"{self.scans} scans in {self.output} ({self.scans - len(todo)} were there already)")
         return 0
 

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 import carina
 from carina.ct.measure import Measures, measure
-from carina.ct.preprocess import PreparedScan, prepare_scan
+from carina.ct.preprocess import PreparedScan, prepare_on, prepare_scan
 from carina.findings import Candidate, Finding, InputSummary, ModelInfo, Report
 from carina.io import read_ct
 from carina.models.malignancy import DiameterRule
@@ -24,6 +24,7 @@ from carina.pipeline.classify import classify, join
 from carina.pipeline.diagnose import diagnose
 from carina.pipeline.group import group
 from carina.pipeline.outline import paint
+from carina.pipeline.rate import load_malignancy, rate
 from carina.pipeline.runtime import Network, choose_device, choose_runtime
 from carina.pipeline.segment import segment
 from carina.volume import Volume
@@ -66,14 +67,16 @@ class Detector:
     Attributes:
         segmenter: marks voxels of nodules.
         classifier: tells nodules from other candidates; None: the first stage's score stands alone.
-        malignancy: probability of malignancy of a nodule.
+        malignancy: probability of malignancy of a nodule, from its size.
         threshold: findings of lower ``p_nodule`` are left out.
+        rater: a network that says the probability of malignancy instead; none ships.
     """
 
     segmenter: Network
     classifier: Network | None
     malignancy: DiameterRule
     threshold: float
+    rater: Network | None = None
 
     @classmethod
     def load(
@@ -89,7 +92,8 @@ class Detector:
 
         Args:
             weights: folder with ``segmentation``, ``nodule`` (``.safetensors`` and ``.json``) and
-                ``malignancy.json``; default: those shipped with Carina.
+                ``malignancy.json``; default: those shipped with Carina. Where there is a ``malignancy.safetensors``,
+                that network says what is malignant, and ``malignancy.json`` is its card.
             device: auto, cpu, cuda, cuda:N or mps.
             runtime: what computes the networks: auto (the fastest installed), openvino, onnxruntime or torch.
             threshold: lowest ``p_nodule`` of a finding; default: the operating point in the nodule network's card.
@@ -106,9 +110,9 @@ class Detector:
             folder = weights or shipped
             segmenter = Network.load(folder / "segmentation.safetensors", where, how)
             classifier = None if first_stage_only else Network.load(folder / "nodule.safetensors", where, how)
-            malignancy = DiameterRule.load(folder / "malignancy.json")
+            rule, rater = load_malignancy(folder, shipped, where, how)
         default = classifier.card.threshold if classifier else segmenter.card.threshold
-        return cls(segmenter, classifier, malignancy, default if threshold is None else threshold)
+        return cls(segmenter, classifier, rule, default if threshold is None else threshold, rater)
 
     def detect(
         self,
@@ -130,9 +134,8 @@ class Detector:
         clock = _Clock(progress)
         with clock.stage("read"):
             volume = source if isinstance(source, Volume) else read_ct(source, series_uid=series_uid)
-        preprocessing = self.segmenter.card.preprocessing
         with clock.stage("lungs"):
-            scan = prepare_scan(volume, preprocessing)
+            scan = prepare_scan(volume, self.segmenter.card.preprocessing)
             near_lungs = scan.lungs.on(scan.geometry, NEAR_LUNG_MM)
         with clock.stage("segment"):
             probability = segment(
@@ -158,7 +161,12 @@ class Detector:
             p_nodule = np.array([c.score for c in candidates])
             second: list[float | None] = [None] * len(candidates)
             if self.classifier and candidates:
-                seen = classify(scan.hu, candidates, self.classifier, progress=lambda done: progress("classify", done))
+                seen = classify(
+                    _on_grid_of(self.classifier, scan, volume),
+                    [c.center_lps for c in candidates],
+                    self.classifier,
+                    progress=lambda done: progress("classify", done),
+                )
                 p_nodule, second = join(p_nodule, seen, self.classifier.card), seen.tolist()
         with clock.stage("diagnose"):
             kept = [i for i in np.argsort(-p_nodule) if p_nodule[i] >= self.threshold][:MOST_FINDINGS]
@@ -167,6 +175,8 @@ class Detector:
                 self._finding(number, c, (float(p_nodule[i]), second[i]), scan, labels, volume)
                 for number, (i, c) in enumerate(zip(kept, chosen, strict=True), start=1)
             )
+            if self.rater:
+                findings = rate(findings, _on_grid_of(self.rater, scan, volume), self.rater)
             mask = paint(
                 chosen,
                 labels,
@@ -222,15 +232,14 @@ class Detector:
         )
 
     def _models(self) -> tuple[ModelInfo, ...]:
-        networks = {"segmentation": self.segmenter, "nodule": self.classifier}
-        return (
-            *(
-                ModelInfo(role, network.card.name, network.card.sha256, network.runtime, network.card.summary)
-                for role, network in networks.items()
-                if network is not None
-            ),
-            ModelInfo("malignancy", "diameter-rule", self.malignancy.sha256, "", self.malignancy.summary),
+        networks = {"segmentation": self.segmenter, "nodule": self.classifier, "malignancy": self.rater}
+        models = tuple(
+            ModelInfo(role, network.card.name, network.card.sha256, network.runtime, network.card.summary)
+            for role, network in networks.items()
+            if network is not None
         )
+        rule = ModelInfo("malignancy", "diameter-rule", self.malignancy.sha256, "", self.malignancy.summary)
+        return models if self.rater else (*models, rule)
 
 
 class _Clock:
@@ -247,6 +256,12 @@ class _Clock:
         yield
         self.seconds[name] = time.perf_counter() - begin
         self._progress(name, 1.0)
+
+
+def _on_grid_of(network: Network, scan: PreparedScan, volume: Volume) -> PreparedScan:
+    """The scan as ``network`` wants it; resampled once more only where its grid is another one."""
+    wanted = network.card.preprocessing
+    return scan if wanted.spacing_zyx_mm == scan.geometry.spacing_zyx_mm else prepare_on(volume, scan.lungs, wanted)
 
 
 def _with_size(finding: Finding, size: Measures) -> Finding:
