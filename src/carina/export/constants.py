@@ -1,0 +1,103 @@
+"""What another program needs beside the networks to repeat ``carina detect``: one small JSON of constants.
+
+Must not know formats of networks.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from carina.ct.preprocess import Preprocessing
+from carina.hu import AIR
+from carina.models.card import Calibration, Card
+from carina.models.malignancy import DiameterRule
+from carina.pipeline.detector import MOST_CANDIDATES, MOST_FINDINGS, NEAR_LUNG_MM
+from carina.pipeline.group import SCORE_VOLUME_MM3
+from carina.pipeline.segment import FLIPS
+
+PIPELINE = "pipeline.json"
+
+STEPS = (
+    (
+        "lungs: find the lungs; take the box around them plus margin_mm, on a grid of spacing_zyx_mm along the patient's "
+        "axes (z feet to head, y front to back, x right to left); resample the CT trilinearly; fill_hu outside"
+    ),
+    "scale: x = (clip(HU, low, high) - low) * 2 / (high - low) - 1 with clip_hu = [low, high]",
+    (
+        "segment: for each slice the neighbouring slices, the first and last repeated beyond the ends; height and width "
+        "padded at the end by repetition to a multiple of 2 ** (depth - 1); p = 1 / (1 + exp(-logit)); mean over the "
+        "first flips of flip_axes, the scan mirrored along those axes and the answer mirrored back"
+    ),
+    (
+        "group: voxels with p > segmentation_threshold within near_lung_mm of the lungs; regions of 26-connected voxels "
+        "of at least min_volume_mm3; centre = mean of indices weighted by p; score = mean of the region's highest p over "
+        "score_volume_mm3 (at least one voxel); at most most_candidates, best first"
+    ),
+    (
+        "classify: crop_zyx voxels around the rounded centre, voxel shape // 2 is the centre, fill_hu outside; "
+        "p_crop = softmax(logits)[1]"
+    ),
+    (
+        "join: p_nodule = 1 / (1 + exp(-(intercept + segmentation * logit(score) + classification * logit(p_crop)))), "
+        "both clipped to [1e-4, 1 - 1e-4]; keep p_nodule >= nodule_threshold"
+    ),
+    (
+        "malignancy: p_malignant = 1 / (1 + exp(-(intercept + slope * ln(diameter_mm)))) (diameter itself where scale is "
+        "linear), diameter of the sphere of the region's volume"
+    ),
+    "patient: maximum over the findings of p_nodule * p_malignant",
+)
+
+
+@dataclass(frozen=True)
+class PipelineConstants:
+    """Every constant of the pipeline, and its steps in words."""
+
+    preprocessing: Preprocessing
+    fill_hu: int
+    in_channels: int
+    multiple: int
+    flips: int
+    flip_axes: tuple[tuple[int, ...], ...]
+    segmentation_threshold: float
+    min_volume_mm3: float
+    near_lung_mm: float
+    score_volume_mm3: float
+    most_candidates: int
+    most_findings: int
+    calibration: Calibration
+    nodule_threshold: float
+    malignancy: DiameterRule
+    steps: tuple[str, ...] = STEPS
+    schema_version: str = "1.0"
+
+
+def pipeline_constants(segmentation: Card, nodule: Card, malignancy: DiameterRule) -> PipelineConstants:
+    """Gather the constants from the cards and from the pipeline itself."""
+    return PipelineConstants(
+        preprocessing=nodule.preprocessing,
+        fill_hu=AIR,
+        in_channels=int(segmentation.spec["in_channels"]),
+        multiple=2 ** (int(segmentation.spec["depth"]) - 1),
+        flips=segmentation.flips,
+        flip_axes=FLIPS,
+        segmentation_threshold=segmentation.threshold,
+        min_volume_mm3=segmentation.min_volume_mm3,
+        near_lung_mm=NEAR_LUNG_MM,
+        score_volume_mm3=SCORE_VOLUME_MM3,
+        most_candidates=MOST_CANDIDATES,
+        most_findings=MOST_FINDINGS,
+        calibration=nodule.calibration,
+        nodule_threshold=nodule.threshold,
+        malignancy=malignancy,
+    )
+
+
+def write_constants(folder: Path, constants: PipelineConstants) -> Path:
+    """Write ``pipeline.json``; an existing one is replaced whole or not at all."""
+    path = folder / PIPELINE
+    temporary = path.with_name(f".{PIPELINE}.part")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(constants), indent=2) + b"\n")
+    temporary.replace(path)
+    return path

@@ -1,0 +1,38 @@
+"""Keeps converters' remarks about themselves off the terminal, each named, so that remarks about our files stay.
+
+Must not know networks or files.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_REMARKS: tuple[tuple[str, type[Warning]], ...] = (
+    # TorchScript is announced to go; it is written on purpose, beside its successors.
+    (r"`torch\.jit\.\w+` is deprecated", DeprecationWarning),
+    # PyTorch's exporter copies its own tree specifications with a call that it deprecates.
+    (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
+    # ExecuTorch reads its own schema files with a call that Python deprecates, and says that its runtime is young.
+    (r"read_binary is deprecated", DeprecationWarning),
+    (r"This API is experimental", Warning),
+)
+_LOGGERS = ("torch.onnx._internal.exporter._registration",)
+"""Says for each operator of torchvision that torchvision is not installed."""
+
+
+@contextmanager
+def no_remarks() -> Iterator[None]:
+    """Leave out the remarks listed in this module; everything else is said as ever."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message, category in _REMARKS:
+            warnings.filterwarnings("ignore", message, category)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
