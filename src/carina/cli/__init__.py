@@ -23,13 +23,17 @@ COMMANDS = {
     "prepare": "carina.cli.prepare:Prepare",
     "tune": "carina.cli.tune:Tune",
     "train": "carina.cli.train:Train",
+    "recipe": "carina.cli.recipe:Recipe",
     "runs": "carina.cli.runs:Runs",
     "models": "carina.cli.models:Models",
     "detect": "carina.cli.detect:Detect",
     "evaluate": "carina.cli.evaluate:Evaluate",
+    "export": "carina.cli.export:Export",
     "serve": "carina.cli.serve:Serve",
     "pacs": "carina.cli.pacs:Pacs",
     "demo": "carina.cli.demo:Demo",
+    "pretrained": "carina.cli.pretrained:Pretrained",
+    "predict-image": "carina.cli.predict_image:PredictImage",
 }
 """Command name to ``module:dataclass``; the first line of the dataclass's docstring is its help."""
 

@@ -20,18 +20,18 @@ PIPELINE = "pipeline.json"
 
 STEPS = (
     (
-        "lungs: find the lungs; take the box around them plus margin_mm, on a grid of spacing_zyx_mm along the patient's "
-        "axes (z feet to head, y front to back, x right to left); resample the CT trilinearly; fill_hu outside"
+        "lungs: find the lungs; take the box around them plus margin_mm, a grid of spacing_zyx_mm along the patient's "
+        "axes (z feet to head, y front to back, x right to left); resample trilinearly; fill_hu outside"
     ),
     "scale: x = (clip(HU, low, high) - low) * 2 / (high - low) - 1 with clip_hu = [low, high]",
     (
-        "segment: for each slice the neighbouring slices, the first and last repeated beyond the ends; height and width "
+        "segment: for each slice the neighbouring slices, the first and last repeated beyond the ends; height, width "
         "padded at the end by repetition to a multiple of 2 ** (depth - 1); p = 1 / (1 + exp(-logit)); mean over the "
         "first flips of flip_axes, the scan mirrored along those axes and the answer mirrored back"
     ),
     (
-        "group: voxels with p > segmentation_threshold within near_lung_mm of the lungs; regions of 26-connected voxels "
-        "of at least min_volume_mm3; centre = mean of indices weighted by p; score = mean of the region's highest p over "
+        "group: voxels with p > segmentation_threshold within near_lung_mm of the lungs; regions of 26-connected "
+        "voxels of at least min_volume_mm3; centre = mean of indices weighted by p; score = mean of its highest p over "
         "score_volume_mm3 (at least one voxel); at most most_candidates, best first"
     ),
     (
@@ -43,7 +43,7 @@ STEPS = (
         "both clipped to [1e-4, 1 - 1e-4]; keep p_nodule >= nodule_threshold"
     ),
     (
-        "malignancy: p_malignant = 1 / (1 + exp(-(intercept + slope * ln(diameter_mm)))) (diameter itself where scale is "
+        "malignancy: p_malignant = 1 / (1 + exp(-(intercept + slope * ln(diameter_mm)))) (no ln where scale is "
         "linear), diameter of the sphere of the region's volume"
     ),
     "patient: maximum over the findings of p_nodule * p_malignant",
