@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from carina.ct.crops import cut_crops
-from carina.ct.preprocess import PreparedScan, prepare_scan
+from carina.ct.preprocess import PreparedScan, prepare_on, prepare_scan
 from carina.data.phantom import make_phantom
 from carina.findings import Candidate
 from carina.hu import AIR, LUNG_WINDOW
@@ -29,7 +29,7 @@ CONCEPTS = Path(__file__).parent / "concepts"
 LOW, HIGH = LUNG_WINDOW
 STAGES = {
     "read": "1. The CT as read, in the lung window",
-    "lungs": "2. The lungs, and the box around them on the analysis grid of 1.5 x 1 x 1 mm",
+    "lungs": "2. The lungs, and the box around them on the grid of the first network",
     "segment": "3. Probability of nodule for every voxel, from the U-Net",
     "group": "4. Connected regions near the lungs become candidates",
     "classify": "5. What the 3-D network sees of the first candidates, and what both stages say together",
@@ -44,10 +44,11 @@ def draw(volume: Volume, folder: Path) -> None:
     assert detector.classifier is not None
     card = detector.segmenter.card
     scan = prepare_scan(volume, card.preprocessing)
-    probability = segment(scan.hu, detector.segmenter, flips=card.flips)
     near = scan.lungs.on(scan.geometry, NEAR_LUNG_MM)
+    probability = segment(scan.hu, detector.segmenter, inside=near, flips=card.flips)
     found, _ = group(probability, near, scan.geometry, threshold=card.threshold, min_volume_mm3=card.min_volume_mm3)
-    seen = classify(scan.hu, found, detector.classifier)
+    finer = prepare_on(volume, scan.lungs, detector.classifier.card.preprocessing)
+    seen = classify(finer, [c.center_lps for c in found], detector.classifier)
     p_nodule = join(np.array([c.score for c in found]), seen, detector.classifier.card)
     best = int(np.argmax(p_nodule)) if found else 0
     center = np.array(found[best].center_lps if found else scan.geometry.to_lps(np.array(scan.hu.shape) / 2))
@@ -57,7 +58,7 @@ def draw(volume: Volume, folder: Path) -> None:
     _overlay(scan, z, scan.lung[z] * 0.5, "winter", folder / "lungs.png")
     _overlay(scan, z, probability[z], "inferno", folder / "segment.png")
     _candidates(scan, z, found, p_nodule, folder / "group.png")
-    _crops(scan, found, p_nodule, detector.classifier.card.preprocessing.crop_zyx, folder / "classify.png")
+    _crops(finer, found, p_nodule, detector.classifier.card.preprocessing.crop_zyx, folder / "classify.png")
     detection = detector.detect(volume)
     index = round(float(volume.geometry.to_zyx(center)[0]))
     figure, axes = _slice(volume.hu[index])
@@ -122,8 +123,8 @@ def _crops(
     for axis in axes.flat:
         axis.axis("off")
     if len(order):
-        centers = np.rint([found[i].center_zyx for i in order]).astype(np.int64)
-        for axis, crop, i in zip(axes.flat, cut_crops(scan.hu, centers, crop_zyx, AIR), order, strict=False):
+        chosen = np.rint(scan.geometry.to_zyx([found[i].center_lps for i in order])).astype(np.int64)
+        for axis, crop, i in zip(axes.flat, cut_crops(scan.hu, chosen, crop_zyx, AIR), order, strict=False):
             axis.imshow(crop[crop_zyx[0] // 2], cmap="gray", vmin=LOW, vmax=HIGH)
             axis.set_title(f"p {p_nodule[i]:.2f}", color="white", fontsize=9)
     figure.tight_layout(pad=0.4)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from carina.findings import Candidate
+from carina.ct.lungs import LungMask
+from carina.ct.preprocess import PreparedScan
+from carina.geometry import Geometry, Vector3
 from carina.hu import AIR, normalise
 from carina.models.card import Calibration, Card, load_model
 from carina.pipeline.classify import classify, join
@@ -14,6 +16,13 @@ from carina.pipeline.runtime import Network
 from small_models import random_network
 
 HU = np.random.default_rng(0).integers(-1100, 500, (40, 60, 64)).astype(np.int16)
+GRID = Geometry.from_axes(HU.shape, spacing_zyx_mm=(1.5, 1, 1), origin_lps=(-20, 30, 7))
+NO_LUNGS = np.zeros(HU.shape, bool)
+SCAN = PreparedScan(HU, NO_LUNGS, GRID, LungMask(NO_LUNGS, GRID, 0.0))
+
+
+def places(centers_zyx: list[tuple[float, float, float]]) -> list[Vector3]:
+    return [tuple(map(float, position)) for position in GRID.to_lps(centers_zyx)]
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +33,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def network(folder: Path) -> Network:
     return random_network(folder, "nodule", kind="nodule", first_filters=1)
-
-
-def at(*center_zyx: float) -> Candidate:
-    return Candidate(center_zyx, (0.0, 0.0, 0.0), ((0, 0, 0), (1, 1, 1)), 1.0, 0.5, 1)
 
 
 def expected(folder: Path, centers: list[tuple[int, int, int]]) -> list[float]:
@@ -48,28 +53,28 @@ CENTERS = [(20, 30, 32), (0, 0, 0), (39, 59, 63), (3, 57, 20), (20, 31, 32)]
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 16])
 def test_every_candidate_gets_the_answer_for_the_crop_around_it(network, folder, batch):
-    found = classify(HU, [at(*center) for center in CENTERS], network, batch=batch)
+    found = classify(SCAN, places(CENTERS), network, batch=batch)
     np.testing.assert_allclose(found, expected(folder, CENTERS), atol=1e-6)
     assert len(set(found.round(9))) == len(CENTERS)
 
 
 def test_the_voxel_nearest_to_the_centre_is_the_middle_of_the_crop(network):
-    near, same = classify(HU, [at(19.6, 30.4, 31.51), at(20, 30, 32)], network)
+    near, same = classify(SCAN, places([(19.6, 30.4, 31.51), (20, 30, 32)]), network)
     assert near == pytest.approx(same, abs=1e-9)
 
 
 def test_answers_are_probabilities(network):
-    found = classify(HU, [at(*center) for center in CENTERS], network)
+    found = classify(SCAN, places(CENTERS), network)
     assert np.all((found > 0) & (found < 1))
 
 
 def test_no_candidates_give_no_answers(network):
-    assert classify(HU, [], network).shape == (0,)
+    assert classify(SCAN, [], network).shape == (0,)
 
 
 def test_progress_rises_to_one(network):
     seen: list[float] = []
-    classify(HU, [at(*center) for center in CENTERS], network, batch=2, progress=seen.append)
+    classify(SCAN, places(CENTERS), network, batch=2, progress=seen.append)
     assert seen == [0.4, 0.8, 1.0]
 
 

@@ -63,7 +63,10 @@ def prepare_scan(volume: Volume, preprocessing: Preprocessing | None = None) -> 
     Raises:
         NoLungsError: no plausible lungs.
     """
-    preprocessing = preprocessing or Preprocessing()
-    lungs = find_lungs(volume)
+    return prepare_on(volume, find_lungs(volume), preprocessing or Preprocessing())
+
+
+def prepare_on(volume: Volume, lungs: LungMask, preprocessing: Preprocessing) -> PreparedScan:
+    """Resample the box around lungs that are known already, for a second network with a grid of its own."""
     box = lungs.box(preprocessing.spacing_zyx_mm, preprocessing.margin_mm)
     return PreparedScan(resample(volume, box), lungs.on(box), box, lungs)

@@ -54,27 +54,22 @@ def marking_loss(
     truth: Float[Tensor, "b *space"],
     weight: Float[Tensor, "b *space"],
     *,
-    hardest: float = 0.004,
+    negatives: float = 12.0,
 ) -> Float[Tensor, ""]:
-    """Mark rare small things: Dice of the whole batch, and cross entropy in three parts.
+    """Mark rare small things: Dice of the whole batch, and cross entropy of both classes, each by its own mean.
 
-    The parts are the mean over positive voxels, half the mean over the ``hardest`` fraction of voxels that are
-    negative, and twice the mean over all negative ones. Dice over the batch, not per sample, and the last part keep
-    training out of the state in which everything in the lungs is called one half.
+    Dice over the batch, not per sample, and enough weight on the negative voxels keep training out of the state in
+    which all tissue in the lungs is called one half.
 
     Args:
         logits: of the mask.
         truth: 0 or 1.
         weight: of each voxel, e.g. more for small nodules, little outside the lungs, 0 to ignore.
-        hardest: fraction of all voxels that are kept as hard negatives.
+        negatives: weight of the mean over all negative voxels, against 1 for the mean over positive ones.
     """
     logits = logits.float()
     entropy = weight * functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     counted = weight.clamp(max=1.0)
     dice = dice_loss(logits.sigmoid().flatten()[None], truth.flatten()[None], counted.flatten()[None]).mean()
-    positives = (entropy * truth).sum() / (weight * truth).sum().clamp(min=1e-6)
-    negative = (entropy * (1 - truth)).flatten()
-    # Sizes stay fixed and nothing is indexed by a mask, so that a graphics card need not wait for counts.
-    kept = max(1, int(hardest * truth.numel()))
-    hard = torch.topk(negative, kept, sorted=False).values.mean()
-    return dice + positives + 0.5 * hard + 2.0 * negative.mean()
+    positive = (entropy * truth).sum() / (weight * truth).sum().clamp(min=1e-6)
+    return dice + positive + negatives * (entropy * (1 - truth)).mean()

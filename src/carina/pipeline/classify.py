@@ -4,19 +4,20 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int16
+from jaxtyping import Float
 from scipy.special import expit, logit, softmax
 
 from carina.ct.crops import cut_crops
-from carina.findings import Candidate
+from carina.ct.preprocess import PreparedScan
+from carina.geometry import Vector3
 from carina.hu import AIR, normalise
 from carina.models.card import Card
 from carina.pipeline.runtime import Network
 
 
 def classify(
-    hu: Int16[np.ndarray, "z y x"],
-    candidates: Sequence[Candidate],
+    scan: PreparedScan,
+    centers_lps: Sequence[Vector3],
     network: Network,
     *,
     batch: int | None = None,
@@ -25,20 +26,20 @@ def classify(
     """The 3-D network's probability that each candidate is a nodule, in their order.
 
     Args:
-        hu: the scan on the network's grid; outside it lies air.
-        candidates: their ``center_zyx`` index ``hu``.
+        scan: on the network's grid; outside it lies air.
+        centers_lps: centre of each candidate in mm.
         network: takes crops (batch, 1, z, y, x), gives two logits.
         batch: crops per call; default: what suits the network's device.
         progress: told the fraction done, in [0, 1].
     """
-    if not candidates:
+    if not centers_lps:
         return np.zeros(0)
     shape = network.card.preprocessing.crop_zyx
     batch = batch or network.batch(math.prod(shape))
-    centers = np.rint([c.center_zyx for c in candidates]).astype(np.int64)
+    centers = np.rint(scan.geometry.to_zyx(centers_lps)).astype(np.int64)
     probabilities = []
     for first in range(0, len(centers), batch):
-        crops = cut_crops(hu, centers[first : first + batch], shape, AIR).astype(np.float32)
+        crops = cut_crops(scan.hu, centers[first : first + batch], shape, AIR).astype(np.float32)
         logits = network(normalise(crops, network.card.preprocessing.clip_hu)[:, None])
         probabilities.append(softmax(logits.astype(np.float64), axis=1)[:, 1])
         progress(min(1.0, (first + batch) / len(centers)))

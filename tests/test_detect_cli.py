@@ -1,0 +1,150 @@
+"""M21: ``carina detect`` as a person runs it: one or many inputs, every output, clear failures."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from carina.cli import main
+from carina.data.phantom import make_phantom
+from carina.findings import Report
+from carina.geometry import Geometry
+from carina.io import read_image, write_dicom, write_image
+from small_models import save_known_models
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A coarse phantom in three formats, a CT without lungs, a letter, and networks that find bright spots."""
+    folder = tmp_path_factory.mktemp("inputs")
+    volume = make_phantom(3, nodules=2, pixel_mm=1.6, slice_thickness_mm=5.0).volume
+    write_image(volume.hu, volume.geometry, folder / "chest.mhd")
+    write_image(volume.hu, volume.geometry, folder / "other" / "chest.nii.gz")
+    write_dicom(volume, folder / "dicom", patient_id="P1")
+    water = np.zeros((40, 60, 60), np.int16)
+    water[:, :5] = -1000
+    write_image(water, Geometry.from_axes((40, 60, 60), spacing_zyx_mm=(5, 5, 5)), folder / "water.mhd")
+    (folder / "letter.txt").write_text("Dear colleague")
+    (folder / "weights").mkdir()
+    save_known_models(folder / "weights", above_hu=-50.0)
+    return folder
+
+
+def detect(inputs: Path, *arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(["detect", "--weights", str(inputs / "weights"), "--runtime", "torch", *map(str, arguments)])
+    return int(stop.value.code or 0)
+
+
+def reports(folder: Path) -> list[Report]:
+    return [Report.from_json(path.read_bytes()) for path in sorted(folder.glob("*/report.json"))]
+
+
+def test_one_input_gives_one_folder_with_every_output(inputs: Path, tmp_path: Path) -> None:
+    assert detect(inputs, "-i", inputs / "chest.mhd", "-o", tmp_path) == 0
+    case = tmp_path / "chest"
+    assert sorted(p.name for p in case.iterdir()) == ["findings.csv", "mask.nii.gz", "report.html", "report.json"]
+    mask, geometry = read_image(case / "mask.nii.gz")
+    assert geometry.same_as(read_image(inputs / "chest.mhd")[1])
+    assert mask.max() <= len(reports(tmp_path)[0].findings)
+
+
+def test_only_the_formats_asked_for_are_written(inputs: Path, tmp_path: Path) -> None:
+    assert detect(inputs, "-i", inputs / "chest.mhd", "-o", tmp_path, "--format", "json,csv") == 0
+    assert sorted(p.name for p in (tmp_path / "chest").iterdir()) == ["findings.csv", "report.json"]
+
+
+def test_findings_of_dicom_name_their_slice(inputs: Path, tmp_path: Path) -> None:
+    assert detect(inputs, "-i", inputs / "dicom", "-o", tmp_path, "--threshold", "0", "--format", "json") == 0
+    (report,) = reports(tmp_path)
+    assert report.findings
+    for finding in report.findings:
+        assert finding.sop_instance_uid
+        assert finding.slice_index == round(finding.center_zyx[0])
+
+
+def test_a_failing_input_is_reported_and_the_others_go_on(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [inputs / "water.mhd", inputs / "letter.txt", inputs / "chest.mhd"]
+    assert detect(inputs, "-i", *given, "-o", tmp_path, "--format", "json") == 1
+    errors = capsys.readouterr().err
+    assert "water.mhd" in errors
+    assert "no lungs found" in errors
+    assert "letter.txt" in errors
+    assert len(reports(tmp_path)) == 1
+    with (tmp_path / "summary.csv").open() as file:
+        rows = {Path(row["input"]).name: row for row in csv.DictReader(file)}
+    assert [rows[p.name]["status"] for p in given] == ["failed", "failed", "done"]
+    assert "no lungs found" in rows["water.mhd"]["message"]
+
+
+def test_two_inputs_of_one_name_get_two_folders(inputs: Path, tmp_path: Path) -> None:
+    given = [inputs / "chest.mhd", inputs / "other" / "chest.nii.gz"]
+    assert detect(inputs, "-i", *given, "-o", tmp_path, "--format", "json") == 0
+    assert sorted(p.parent.name for p in tmp_path.glob("*/report.json")) == ["chest", "chest-2"]
+
+
+def test_resume_leaves_out_what_is_done(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("-i", inputs / "chest.mhd", "-o", tmp_path, "--format", "json")
+    assert detect(inputs, *arguments) == 0
+    before = (tmp_path / "chest" / "report.json").stat().st_mtime_ns
+    assert detect(inputs, *arguments, "--resume") == 0
+    assert "done before" in capsys.readouterr().out
+    assert (tmp_path / "chest" / "report.json").stat().st_mtime_ns == before
+
+
+def test_json_prints_one_document_per_line_and_nothing_else(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [inputs / "chest.mhd", inputs / "other" / "chest.nii.gz"]
+    assert detect(inputs, "-i", *given, "-o", tmp_path, "--format", "json", "--json") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["case_id"] for line in lines] == ["chest", "chest"]
+
+
+def test_quiet_prints_nothing(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert detect(inputs, "-i", inputs / "chest.mhd", "-o", tmp_path, "--format", "json", "-q") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_high_threshold_gives_an_empty_report(inputs: Path, tmp_path: Path) -> None:
+    assert detect(inputs, "-i", inputs / "chest.mhd", "-o", tmp_path, "--threshold", "1", "--format", "json,mask") == 0
+    (report,) = reports(tmp_path)
+    assert report.findings == ()
+    assert report.patient.p_malignant is None
+    assert not read_image(tmp_path / "chest" / "mask.nii.gz")[0].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--format", "pdf"], "pdf"),
+        (["--format", ","], "names nothing to write"),
+        (["--threshold", "1.5"], "not a probability"),
+        (["--device", "toaster"], "unknown device"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert detect(inputs, "-i", inputs / "chest.mhd", "-o", tmp_path, *arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_missing_input_is_exit_code_1(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert detect(inputs, "-i", inputs / "nowhere", "-o", tmp_path) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_damaged_weights_are_refused(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (inputs / "weights").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    damaged = tmp_path / "nodule.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(SystemExit) as stop:
+        main(["detect", "-i", str(inputs / "chest.mhd"), "-o", str(tmp_path / "out"), "--weights", str(tmp_path)])
+    assert stop.value.code == 1
+    assert "SHA-256" in capsys.readouterr().err
