@@ -19,10 +19,7 @@ demo: $(BIN)/carina  ## install, and run the main job on a CT that Carina makes 
 
 test: $(BIN)/carina  ## install what tests need, and run them
 	$(PIP) --constraint constraints.txt --editable '.[test]'
-	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest $(PYTEST)
-	$(BIN)/python -m coverage combine --quiet
-	$(BIN)/python -m coverage report
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov=carina
 
 check: setup  ## format, lint, types, layers, spelling
 	$(BIN)/ruff format --check src tests benchmarks docs
