@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from scipy.spatial.transform import Rotation
 
 from carina import io
+from carina.cli.detect import Detect
 from carina.ct.measure import measure
 from carina.errors import InputError, UsageError
 from carina.findings import Finding, InputSummary, ModelInfo, PatientAnswer, Report
@@ -447,6 +448,13 @@ def test_input_that_is_no_dicom_is_refused_and_nothing_is_written(ct: Volume, tm
 def test_a_report_without_its_segmentation_is_refused() -> None:
     with pytest.raises(UsageError, match="ask for seg,sr"):
         check_formats(["sr", "json"])
+
+
+def test_the_command_line_refuses_before_it_looks_at_the_input(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="ask for seg,sr"):
+        Detect(input=("nowhere",), output=tmp_path, format="sr").run()
+    with pytest.raises(UsageError, match="unknown format dicom"):
+        Detect(input=("nowhere",), output=tmp_path, format="json,dicom").run()
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from pydicom.valuerep import DSfloat
 from carina import hu
 from carina.findings import Finding
 from carina.report.dicom_context import RESEARCH, DicomContext, new_uid
+from carina.report.html import percent
 
 SERIES_NUMBER = 9103
 
@@ -56,7 +57,7 @@ def picture(context: DicomContext, finding: Finding) -> UInt8[np.ndarray, "rows 
     font = ImageFont.load_default(size)
     draw.text((x + wide + 3, y - tall), str(finding.id), fill=_MARK, font=font)
     lines = (
-        f"Carina finding {finding.id}: nodule {100 * finding.p_nodule:.0f} %, {_size(finding)}",
+        f"Carina finding {finding.id}: nodule {percent(finding.p_nodule)}, {_size(finding)}",
         RESEARCH[0].upper() + RESEARCH[1:],
     )
     for number, line in enumerate(reversed(lines), start=1):
