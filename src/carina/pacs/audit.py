@@ -9,7 +9,7 @@ from pathlib import Path
 
 from carina.pacs.secret import Secret
 
-_UID = re.compile(r"\b[0-9]+(?:\.[0-9]+){3,}\b")
+_UID = re.compile(r"\b(?:2\.25\.[0-9]+|[0-9]+(?:\.[0-9]+){3,})\b")
 
 
 class Audit:
@@ -44,7 +44,7 @@ class Audit:
                 os.close(file)
 
     def _clean(self, value: object) -> object:
-        """Dotted numbers become hashes; four of them may be an address, which stays."""
+        """Dotted numbers become hashes, but for versions; four of them may be an address, which stays."""
         if not isinstance(value, str):
             return value
         return _UID.sub(lambda m: m[0] if _is_address(m[0]) else self._secret.key(m[0]), value)

@@ -4,7 +4,6 @@ Must not know what is stored, nor any one server's other interfaces. Needs the e
 """
 
 import json
-import re
 import uuid
 from collections.abc import Iterator, Sequence
 from email.message import Message
@@ -118,14 +117,13 @@ def only_part(body: bytes, media_type: str, where: str) -> bytes:
     boundary = header.get_param("boundary")
     if header.get_content_maintype() != "multipart" or not isinstance(boundary, str):
         raise PacsError(f"{where}: answered {media_type or 'nothing'}, expected a multipart body")
-    mark = re.escape(b"--" + boundary.encode("latin-1"))
-    # The content may hold any bytes, so that only the delimiters at both ends are looked for.
-    whole = re.fullmatch(
-        rb"(?:.*?\r\n)?" + mark + rb"[ \t]*\r\n(?:.*?\r\n)?\r\n(.*)\r\n" + mark + rb"--\s*", body, re.S
-    )
-    if whole is None or re.search(rb"\r\n" + mark + rb"[ \t]*\r\n", whole[1]):
+    mark = b"--" + boundary.encode("latin-1")
+    # The content may hold any bytes, so that only the delimiters at both ends count.
+    begin = body.find(b"\r\n\r\n", max(body.find(mark), 0))
+    end = body.find(b"\r\n" + mark, begin + 4)
+    if not body.lstrip(b"\r\n").startswith(mark) or begin < 0 or not body.startswith(b"--", end + 2 + len(mark)):
         raise PacsError(f"{where}: answered a multipart body without exactly one part")
-    return whole[1]
+    return body[begin + 4 : end]
 
 
 def _decoded(body: bytes, where: str) -> Any:

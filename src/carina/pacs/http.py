@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from carina.errors import InputError
+from carina.errors import InputError, UsageError
 
 CREDENTIALS = "CARINA_PACS_AUTH"
 """Environment variable with ``user:password`` for HTTP Basic authentication."""
@@ -37,9 +37,14 @@ class Http:
         timeout_s: longest wait for a connection or for the next bytes.
         total_s: longest time of one request.
         most_bytes: a longer answer is refused.
+
+    Raises:
+        UsageError: the address has a password in it, which would end up in logs.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 20.0, total_s: float = 300.0, most_bytes: int = 1 << 30) -> None:
+        if httpx.URL(url).userinfo:
+            raise UsageError(f"user and password do not belong into the address; set {CREDENTIALS}=user:password")
         user, _, password = os.environ.get(CREDENTIALS, "").partition(":")
         self._client = httpx.Client(
             auth=(user, password) if user else None, timeout=timeout_s, follow_redirects=False, trust_env=False

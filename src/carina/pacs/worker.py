@@ -77,6 +77,7 @@ class Worker:
         self._route = route
         self._stop = threading.Event()
         self._waiting: dict[str, int] = {}
+        self._settled: dict[str, tuple[float, bool]] = {}
         self._next_purge = 0.0
 
     def stop(self) -> None:
@@ -115,11 +116,15 @@ class Worker:
             self._send(study, entry)
 
     def _judge(self, study: Study, entry: Entry) -> None:
-        count, unfinished = study.count(), study.unfinished
+        arrival, unfinished = study.last_arrival(), study.unfinished
+        if self._settled.get(study.key) == (arrival, unfinished):
+            return
+        count = study.count()
         taken_up = entry.state == "failed" and entry.cut_off and not unfinished
         if count == entry.judged and not taken_up:
+            self._settled[study.key] = (arrival, unfinished)
             return
-        age = time.time() - study.last_arrival()
+        age = time.time() - arrival
         if age < self._plan.quiet_s:
             return
         impatient = age >= self._plan.patience_s
