@@ -125,6 +125,7 @@ def test_a_high_threshold_gives_an_empty_report(inputs: Path, tmp_path: Path) ->
         (["--format", ","], "names nothing to write"),
         (["--threshold", "1.5"], "not a probability"),
         (["--device", "toaster"], "unknown device"),
+        (["--sensitivity", "high"], "no operating point"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(

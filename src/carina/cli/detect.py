@@ -6,7 +6,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -31,6 +31,8 @@ class Detect:
     """What to write, separated by commas: json, csv, html, mask; for DICOM input also seg, sr, keyimages."""
     threshold: float | None = None
     """Lowest probability of a finding; default: the operating point in the model's card."""
+    sensitivity: Literal["high", "balanced", "specific"] = "balanced"
+    """Which operating point of the model's card, where no threshold is given: more findings, or fewer false ones."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     runtime: str = "auto"
@@ -67,6 +69,7 @@ class Detect:
             device=self.device,
             runtime=self.runtime,
             threshold=self.threshold,
+            sensitivity=self.sensitivity,
             first_stage_only=self.first_stage_only,
         )
         ledger = _Ledger(self.output)
@@ -83,7 +86,8 @@ class Detect:
             except CarinaError as error:
                 failures += 1
                 row = {"input": text, "status": "failed", "message": str(error)}
-                print(f"carina: {text}: {error}", file=sys.stderr)
+                named = str(error) if text in str(error) else f"{text}: {error}"
+                print(f"carina: {named}", file=sys.stderr)
             ledger.add(row)
         if failures and len(self.input) > 1:
             self._say(f"{failures} of {len(self.input)} inputs failed; see {ledger.path}")

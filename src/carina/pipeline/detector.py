@@ -17,8 +17,10 @@ from jaxtyping import UInt8
 import carina
 from carina.ct.measure import Measures, measure
 from carina.ct.preprocess import PreparedScan, prepare_on, prepare_scan
+from carina.errors import UsageError
 from carina.findings import Candidate, Finding, InputSummary, ModelInfo, Report
 from carina.io import read_ct
+from carina.models.card import Card
 from carina.models.malignancy import DiameterRule
 from carina.pipeline.classify import classify, join
 from carina.pipeline.diagnose import diagnose
@@ -86,6 +88,7 @@ class Detector:
         device: str = "auto",
         runtime: str = "auto",
         threshold: float | None = None,
+        sensitivity: str = "balanced",
         first_stage_only: bool = False,
     ) -> "Detector":
         """Load the models.
@@ -97,12 +100,13 @@ class Detector:
             device: auto, cpu, cuda, cuda:N or mps.
             runtime: what computes the networks: auto (the fastest installed), openvino, onnxruntime or torch.
             threshold: lowest ``p_nodule`` of a finding; default: the operating point in the nodule network's card.
+            sensitivity: which operating point of the card, where no threshold is given: high, balanced or specific.
             first_stage_only: leave the second stage out: ``p_nodule`` is the segmentation's score. For finding hard
                 negatives, and for measuring what the second stage adds.
 
         Raises:
             WeightsError: a file is missing, damaged, or does not fit its card.
-            UsageError: the device is not present, or the runtime not installed.
+            UsageError: the device is not present, the runtime not installed, or no such operating point in the card.
         """
         where = choose_device(device)
         how = choose_runtime(runtime, where)
@@ -111,8 +115,9 @@ class Detector:
             segmenter = Network.load(folder / "segmentation.safetensors", where, how)
             classifier = None if first_stage_only else Network.load(folder / "nodule.safetensors", where, how)
             rule, rater = load_malignancy(folder, shipped, where, how)
-        default = classifier.card.threshold if classifier else segmenter.card.threshold
-        return cls(segmenter, classifier, rule, default if threshold is None else threshold, rater)
+        if threshold is None:
+            threshold = operating_point((classifier or segmenter).card, sensitivity)
+        return cls(segmenter, classifier, rule, threshold, rater)
 
     def detect(
         self,
@@ -240,6 +245,18 @@ class Detector:
         )
         rule = ModelInfo("malignancy", "diameter-rule", self.malignancy.sha256, "", self.malignancy.summary)
         return models if self.rater else (*models, rule)
+
+
+def operating_point(card: Card, sensitivity: str) -> float:
+    """The cut on ``p_nodule`` that a card names so; ``balanced`` is every card's own threshold.
+
+    Raises:
+        UsageError: the card has no such operating point.
+    """
+    known = {**card.operating_points, "balanced": card.threshold}
+    if sensitivity not in known:
+        raise UsageError(f"{card.name} has no operating point {sensitivity!r}; choose from {', '.join(sorted(known))}")
+    return known[sensitivity]
 
 
 class _Clock:
