@@ -53,13 +53,20 @@ def open_photo(path: str | Path) -> Image.Image:
         raise InputError(f"{path} cannot be read as a picture ({error}); expected JPEG, PNG or alike") from error
 
 
+def picture_tensor(image: Image.Image, size_hw: tuple[int, int] | None = None) -> UInt8[Tensor, "3 h w"]:
+    """A decoded picture as red, green and blue from 0 to 255, resized where a height and width are given."""
+    if size_hw is not None:
+        image = image.resize((size_hw[1], size_hw[0]), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
 def read_photo(path: str | Path) -> UInt8[Tensor, "3 h w"]:
     """Read a photo as red, green and blue from 0 to 255.
 
     Raises:
         InputError: as ``open_photo``.
     """
-    return torch.from_numpy(np.array(open_photo(path))).permute(2, 0, 1)
+    return picture_tensor(open_photo(path))
 
 
 def read_photos(
@@ -155,8 +162,8 @@ def _stack(files: list[Path], size_hw: tuple[int, int] | None) -> UInt8[np.ndarr
             stacked = np.empty((len(files), image.height, image.width, 3), np.uint8)
         if (image.height, image.width) != stacked.shape[1:3]:
             raise InputError(
-                f"{file} is {image.height} x {image.width}, {files[0].name} is {stacked.shape[1]} x {stacked.shape[2]}: "
-                "pictures of one batch have one size; name a size to resize them to"
+                f"{file} is {image.height} x {image.width}, {files[0].name} is {stacked.shape[1]} x "
+                f"{stacked.shape[2]}: pictures of one batch have one size; name a size to resize them to"
             )
         stacked[index] = np.asarray(image)
     assert stacked is not None
