@@ -14,19 +14,28 @@ from scipy.special import expit
 
 import carina
 from carina.ct.crops import cut_crops
-from carina.ct.preprocess import Preprocessing
+from carina.ct.lungs import LungMask
+from carina.ct.preprocess import PreparedScan, Preprocessing
 from carina.data.made_up_malignancy import FLIPPED, FROM_MM, RULE, label_cohort, rule_says
 from carina.data.store import FORMAT, Manifest, Store, write_manifest
 from carina.errors import InputError, TrainingError, UsageError
 from carina.evaluate.malignancy import read_malignancy
-from carina.findings import Candidate, Finding
+from carina.findings import Finding
+from carina.geometry import Geometry
 from carina.hu import AIR, normalise
 from carina.io.luna import Annotation, write_annotations
 from carina.models.build import build
 from carina.models.card import Card, load_model, save_model
 from carina.pipeline.rate import load_malignancy, rate
-from carina.tasks.malignancy import RATED, MalignancySettings, area_under_roc, every_rated, train_malignancy
-from test_tasks import SHAPE, write_scan
+from carina.tasks.malignancy import (
+    LARGEST_LOG_ODDS,
+    RATED,
+    MalignancySettings,
+    area_under_roc,
+    every_rated,
+    train_malignancy,
+)
+from test_tasks import SHAPE, SPACING, write_scan
 
 SMALL = MalignancySettings(
     batch=4,
@@ -120,14 +129,18 @@ def test_the_pipeline_asks_the_network_where_the_folder_of_weights_holds_one(
     assert rater is not None
     assert rater.card == run[1]
     hu = np.random.default_rng(0).integers(-1000, 400, (40, 60, 60)).astype(np.int16)
-    centers = [(20.0, 30.0, 25.0), (20.0, 30.0, 35.0)]
-    candidates = [Candidate(c, c, ((0, 0, 0), (1, 1, 1)), 99.0, 0.7, k) for k, c in enumerate(centers)]
-    findings = [Finding(k, c, c, 6.0, 99.0, 0.0, 0.9, 0.5, 20) for k, c in enumerate(centers)]
-    rated = rate(findings, candidates, hu, rater)
-    crops = cut_crops(hu, np.array(centers).astype(int), (32, 48, 48), AIR).astype(np.float32)
+    geometry = Geometry.from_axes(hu.shape, spacing_zyx_mm=SPACING, origin_lps=(-30, -20, 7))
+    lung = np.ones(hu.shape, bool)
+    scan = PreparedScan(hu, lung, geometry, LungMask(lung, geometry, 3.0))
+    centers = np.array([[20, 30, 25], [20, 30, 35]])
+    places = [(float(x), float(y), float(z)) for x, y, z in geometry.to_lps(centers)]
+    findings = [Finding(k, place, place, 6.0, 99.0, 0.0, 0.9, 0.5, 20) for k, place in enumerate(places)]
+    rated = rate(findings, scan, rater)
+    crops = cut_crops(hu, centers, (32, 48, 48), AIR).astype(np.float32)
     logits = rater(normalise(crops, (-1000.0, 400.0))[:, None])
     fit = run[1].calibration
-    expected = expit(fit.intercept + fit.classification * (logits[:, 1] - logits[:, 0]))
+    log_odds = np.clip(logits[:, 1] - logits[:, 0], -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
+    expected = expit(fit.intercept + fit.classification * log_odds)
     np.testing.assert_allclose([f.p_malignant for f in rated], expected, rtol=1e-3)
     assert [f.id for f in rated] == [0, 1]
 

@@ -37,6 +37,9 @@ from carina.tasks.runs import split_scans, training_of
 RATED = "rated.csv"
 """Table of the held-out nodules with outcome and answer, for ``carina evaluate malignancy``."""
 
+LARGEST_LOG_ODDS = float(np.log(9999))
+"""Of a probability of 0.9999."""
+
 
 @dataclass(frozen=True)
 class MalignancySettings(CandidateSettings):
@@ -213,8 +216,10 @@ def train_malignancy(
     metrics, calibration = dict(result.metrics), Calibration()
     if held_out is not None:
         found, truth = answers(task, model, held_out, next(model.parameters()).device)
-        intercept, (slope,) = fit_logistic(found[:, None], truth)
-        rated = _rated(validation, crops, truth, expit(intercept + slope * found))
+        # The pipeline knows probabilities from 0.0001 to 0.9999; they are calibrated as it will see them.
+        seen = np.clip(found, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
+        intercept, (slope,) = fit_logistic(seen[:, None], truth)
+        rated = _rated(validation, crops, truth, expit(intercept + slope * seen))
         rated.write(run_dir / RATED)
         by_size = area_under_roc(rated.diameter_mm, truth)
         metrics["auc_of_diameter"] = by_size

@@ -126,7 +126,7 @@ def changed(defaults: T, changes: Mapping[str, Any], where: str) -> T:
                 values[name] = msgspec.convert(value, hints[name], dec_hook=_path)
             except msgspec.ValidationError as error:
                 raise UsageError(f"{path} is {value!r}: {error}") from error
-    return replace(defaults, **values)  # type: ignore[type-var]
+    return replace(defaults, **values)
 
 
 def _path(wanted: type, value: Any) -> Any:
