@@ -68,7 +68,8 @@ class RunningOrthanc:
 
     def find(self, path: str, **query: str) -> list[dict[str, Any]]:
         """QIDO-RS."""
-        answer = httpx.get(f"{self.url}/dicom-web/{path}", params=query, headers={"Accept": "application/dicom+json"})
+        wanted = {"Accept": "application/dicom+json"}
+        answer = httpx.get(f"{self.url}/dicom-web/{path}", params=query, headers=wanted, timeout=60)
         return answer.raise_for_status().json()
 
     def modalities(self, seed: int) -> list[str]:

@@ -83,13 +83,9 @@ def test_a_study_that_is_sent_comes_back_with_seg_and_sr(orthanc, weights, tmp_p
         )
         (uid,) = set(re.findall(r"\(0020,000e\) UI \[([0-9.]+)", said.stdout + said.stderr))
         (tmp_path / "moved").mkdir()
-        subprocess.run(
-            ["movescu", "-S", "-aet", "MOVESCU", "-aem", "MOVESCU", "--port", str(MOVER), "-od", "moved", *node]
-            + ["-k", "QueryRetrieveLevel=SERIES", *keys[2:4], "-k", f"SeriesInstanceUID={uid}"],
-            cwd=tmp_path,
-            check=True,
-            timeout=120,
-        )
+        move = ["movescu", "-S", "-aet", "MOVESCU", "-aem", "MOVESCU", "--port", str(MOVER), "-od", "moved", *node]
+        move += ["-k", "QueryRetrieveLevel=SERIES", *keys[2:4], "-k", f"SeriesInstanceUID={uid}"]
+        subprocess.run(move, cwd=tmp_path, check=True, timeout=120)
         (moved,) = (tmp_path / "moved").iterdir()
         assert pydicom.dcmread(moved, force=True).SOPInstanceUID == fetched(orthanc, 1, "SEG")[0].SOPInstanceUID
 
@@ -149,18 +145,18 @@ def test_an_orthanc_is_followed_and_gets_the_results(orthanc, weights, tmp_path)
         assert storescu(orthanc.port, *files, called="ORTHANC") == 0
 
         def stable() -> bool:
-            changes = httpx.get(f"{orthanc.url}/changes", params={"limit": 10000}).json()["Changes"]
+            changes = httpx.get(f"{orthanc.url}/changes", params={"limit": 10000}, timeout=60).json()["Changes"]
             return changes[-1]["ChangeType"] == "StableStudy"
 
         until(stable)
         assert not pacs.events("fetched")
         # Whatever it says, a POST makes it ask.
-        assert httpx.post(f"http://127.0.0.1:{hook}/anything", json={"any": "thing"}).status_code == 204
+        assert httpx.post(f"http://127.0.0.1:{hook}/anything", json={"any": "thing"}, timeout=60).status_code == 204
         pacs.wait_for("done")
         assert orthanc.modalities(3) == ["CT", "SEG", "SR"]
         # The results have made the study stable once more; that is no reason to begin again.
         until(stable)
-        httpx.post(f"http://127.0.0.1:{hook}")
+        httpx.post(f"http://127.0.0.1:{hook}", timeout=60)
         time.sleep(3)
         assert len(pacs.events("fetched")) == len(pacs.events("analysed")) == 1
         assert pacs.events("fetched")[0]["new"] == len(files)

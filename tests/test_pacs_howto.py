@@ -1,0 +1,146 @@
+"""The how-to's commands, run as they stand there, but for the ports, and for what changes the machine."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from carina.io import write_dicom
+from chromium import chromium
+from pacs_samples import free_port, need, until
+from serve_samples import small_chest, write_weights
+
+pytestmark = pytest.mark.slow
+
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "pacs.md"
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+OHIF = Path(os.environ.get("CARINA_OHIF", "nowhere"))
+"""The unpacked package ``@ohif/app``; without it the viewer is not tested."""
+
+# What the test does in its own way: installing, and the phantom, which a smaller chest stands for.
+LEFT_OUT = ("sudo apt-get", "pip install", "npm pack", "tar -xzf", "carina phantom")
+
+
+class Machine:
+    """A shell in an empty folder, with other ports than the page's."""
+
+    def __init__(self, folder: Path, weights: Path) -> None:
+        self.folder = folder
+        self.ports = {page: free_port() for page in (8042, 4242, 3000, 11112)}
+        self._weights = weights
+        self._groups: list[int] = []
+
+    def run(self, block: str, **replaced: str) -> str:
+        lines = [line for line in block.splitlines() if not line.startswith(LEFT_OUT)]
+        script = "\n".join(lines)
+        for page, ours in self.ports.items():
+            script = re.sub(rf"\b{page}\b", str(ours), script)
+        for name, value in replaced.items():
+            script = script.replace(name, value)
+        # The small chest of the tests wants networks to match.
+        script = re.sub(r"carina pacs (watch|serve|pull)", rf"carina pacs \1 --weights {self._weights}", script)
+        script = script.replace("python3 ", f"{sys.executable} ")
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=self.folder,
+            env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"},
+            stdout=(out := (self.folder / "out").open("w+")),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._groups.append(process.pid)
+        code = process.wait(300)
+        out.seek(0)
+        said = out.read()
+        out.close()
+        assert code == 0, f"{script}\n{said}"
+        return said
+
+    def end(self) -> None:
+        for group in self._groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory) -> Iterator[Machine]:
+    need("Orthanc", "storescu", "curl")
+    folder = tmp_path_factory.mktemp("machine")
+    write_dicom(small_chest(), folder / "phantom" / "dicom" / "1", patient_id="1", patient_name="Phantom^One")
+    shutil.copy(PAGE.with_name("ohif.py"), folder)
+    machine = Machine(folder, write_weights(folder / "weights"))
+    yield machine
+    machine.end()
+
+
+def block(word: str) -> str:
+    (found,) = [one for one in BLOCKS if word in one]
+    return found
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=30).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def test_every_block_of_the_page_is_run_here():
+    known = ("apt-get", "Orthanc orthanc.json", "pacs watch", "storescu", "pacs status", "curl", "npm pack")
+    known += ("pacs serve", "pacs pull")
+    assert len(BLOCKS) == len(known)
+    assert all(block(word) for word in known)
+
+
+def test_the_page_leads_to_findings_in_the_pacs(machine):
+    orthanc = f"http://127.0.0.1:{machine.ports[8042]}"
+    machine.run(block("Orthanc orthanc.json"))
+    until(lambda: answers(f"{orthanc}/system"))
+    machine.run(block("pacs watch"))
+    until(lambda: "following" in (machine.folder / "carina-pacs.log").read_text())
+    machine.run(block("storescu"))
+    until(lambda: (machine.folder / "carina-pacs" / "studies").is_dir())
+    until(lambda: " done " in machine.run(block("pacs status")), 300)
+    assert '"event": "done"' in machine.run(block("pacs status"))
+    assert re.findall(r'"(CT|SEG|SR|OT)"', machine.run(block("curl"))) == ["CT", "OT", "SEG", "SR"]
+
+
+def test_the_page_starts_a_node(machine):
+    machine.run(block("pacs serve"))
+    until(lambda: "CARINA@" in (machine.folder / "node.log").read_text())
+    said = subprocess.run(["echoscu", "-aec", "CARINA", "127.0.0.1", str(machine.ports[11112])], check=False)
+    assert said.returncode == 0
+
+
+def test_the_page_pulls_a_study(machine):
+    (study,) = httpx.get(f"http://127.0.0.1:{machine.ports[8042]}/dicom-web/studies", timeout=60).json()
+    uid = study["0020000D"]["Value"][0]
+    assert "done" in machine.run(block("pacs pull"), STUDY_INSTANCE_UID=uid)
+
+
+def test_the_viewer_shows_the_segmentation(machine, tmp_path):
+    if not OHIF.is_dir():
+        pytest.skip("set CARINA_OHIF to the unpacked package @ohif/app")
+    (machine.folder / "package").symlink_to(OHIF)
+    machine.run(block("npm pack"))
+    viewer = f"http://127.0.0.1:{machine.ports[3000]}"
+    until(lambda: answers(viewer))
+    web = f"http://127.0.0.1:{machine.ports[8042]}/dicom-web/studies"
+    uid = httpx.get(web, timeout=60).json()[0]["0020000D"]["Value"][0]
+    found = httpx.get(f"{web}/{uid}/series", params={"Modality": "SEG"}, timeout=60).json()
+    with chromium(tmp_path / "profile") as page:
+        series = found[0]["0020000E"]["Value"][0]
+        page.open(f"{viewer}/viewer?StudyInstanceUIDs={uid}&initialSeriesInstanceUID={series}")
+        try:
+            until(lambda: "Nodule 1" in (page.value("document.body.innerText") or ""), 240)
+        finally:
+            page.screenshot(Path(os.environ.get("CARINA_SCREENSHOT", tmp_path / "ohif.png")))

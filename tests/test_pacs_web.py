@@ -1,0 +1,127 @@
+"""HTTP and DICOMweb within bounds, against a server that misbehaves."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carina.errors import UsageError
+from carina.pacs.dicomweb import DicomWeb, only_part
+from carina.pacs.http import Http, PacsError
+from carina.pacs.send import Node, destination, send
+from pacs_samples import series
+
+
+@contextlib.contextmanager
+def answering(body: bytes, *, status=200, forever=False, slow_s=0.0, kind="application/json") -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(body)
+                while forever:
+                    self.wfile.write(body)
+                    time.sleep(slow_s)
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@given(st.binary(), st.sampled_from(["b", "0b1f", "a-b'c"]), st.booleans())
+def test_whatever_bytes_a_part_holds_come_out(content, boundary, headers):
+    mark = f"--{boundary}".encode()
+    if b"\r\n" + mark in b"\r\n" + content:
+        return
+    head = b"Content-Type: application/dicom\r\n" if headers else b""
+    body = mark + b"\r\n" + head + b"\r\n" + content + b"\r\n" + mark + b"--\r\n"
+    assert only_part(body, f'multipart/related; type="application/dicom"; boundary="{boundary}"', "x") == content
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"--b\r\n\r\none\r\n--b\r\n\r\ntwo\r\n--b--", "multipart/related; boundary=b"),
+        (b"--b\r\n\r\none", "multipart/related; boundary=b"),
+        (b"", "multipart/related; boundary=b"),
+        (b"--b\r\n\r\none\r\n--b--", "multipart/related"),
+        (b"DICM", "application/dicom"),
+    ],
+)
+def test_other_bodies_are_refused(body, kind):
+    with pytest.raises(PacsError):
+        only_part(body, kind, "x")
+
+
+def test_an_endless_answer_is_not_read_to_its_end():
+    with answering(b"x" * 4096, forever=True) as url, pytest.raises(PacsError, match="more than 100000 bytes"):
+        Http(url, most_bytes=100_000).get("a")
+
+
+def test_an_answer_that_trickles_is_given_up():
+    with answering(b"x", forever=True, slow_s=0.05) as url, pytest.raises(PacsError, match=r"more than 0\.5 s"):
+        Http(url, total_s=0.5).get("a")
+
+
+def test_a_refusal_tells_its_status():
+    with answering(b"", status=404) as url, pytest.raises(PacsError, match="404") as caught:
+        Http(url).get("a")
+    assert caught.value.status == 404
+
+
+def test_a_server_that_is_not_there_is_said_so():
+    with pytest.raises(PacsError, match=r"http://127\.0\.0\.1:9"):
+        Http("http://127.0.0.1:9", timeout_s=2).get("a")
+
+
+def test_a_password_in_the_address_is_refused():
+    with pytest.raises(UsageError, match="CARINA_PACS_AUTH"):
+        Http("http://me:secret@127.0.0.1")
+
+
+@pytest.mark.parametrize("body", [b"{}", b"<html>", b'[{"0020000E": {"vr": "UI", "Value": ["../x"]}}]', b"[{}]"])
+def test_a_search_that_answers_nonsense_is_refused(body):
+    with answering(body) as url, pytest.raises(Exception, match=r"list|JSON|UID|0020000E"):
+        DicomWeb(Http(url)).series("1.2.3")
+
+
+def test_a_service_that_does_not_store_everything_has_failed(tmp_path):
+    (tmp_path / "a.dcm").write_bytes(b"DICM")
+    said = b'{"00081198": {"Value": [{"00081197": {"vr": "US", "Value": [272]}}]}}'
+    with answering(said) as url, pytest.raises(PacsError, match=r"stored 0 of 1 instances \(failure reason 272\)"):
+        DicomWeb(Http(url)).store([tmp_path / "a.dcm"])
+
+
+def test_destinations_are_read():
+    assert destination("PACS@10.0.0.5:104") == Node("PACS", "10.0.0.5", 104)
+    assert destination("A@[::1]:104") == Node("A", "::1", 104)
+    assert destination("https://x/dicom-web") == "https://x/dicom-web"
+    for wrong in ("PACS", "PACS@host", "PACS@host:0", "THIS_TITLE_IS_TOO_LONG@h:1", "ftp://x"):
+        with pytest.raises(UsageError):
+            destination(wrong)
+
+
+def test_a_node_that_is_not_there_is_said_so(tmp_path):
+    files = series(tmp_path / "ct", 1)[:1]
+    with pytest.raises(PacsError, match=r"X@127\.0\.0\.1:9: no association"):
+        send(files, Node("X", "127.0.0.1", 9), ae_title="CARINA", sent=print)
