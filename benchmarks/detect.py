@@ -150,6 +150,7 @@ def call(side: str, args: argparse.Namespace, **more: object) -> dict[str, Any]:
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(side, answer, file=sys.stderr, flush=True)
     return answer
 
 
@@ -260,7 +261,7 @@ def growth() -> str:
     lines = ["| slices | candidates | grouping, textbook | Carina | ratio | crops, textbook | Carina | ratio |"]
     lines.append("|" + "---|" * 8)
     rng = np.random.default_rng(0)
-    for slices, count in ((50, 20), (100, 20), (200, 20), (100, 100), (100, 500)):
+    for slices, count in ((50, 20), (100, 20), (200, 20), (50, 200)):
         shape = (slices, 512, 512)
         probability = np.zeros(shape, np.float32)
         for center in rng.integers((2, 100, 100), (slices - 2, 400, 400), (count, 3)):

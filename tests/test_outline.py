@@ -32,7 +32,7 @@ def around(center: np.ndarray, axes: np.ndarray, spacing: tuple[float, float, fl
     return Geometry.from_axes(shape, spacing_zyx_mm=spacing, origin_lps=origin, axes=axes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.tuples(*[st.floats(-180, 180)] * 3),
     st.booleans(),

@@ -69,7 +69,7 @@ def test_the_answer_is_a_probability(network):
     assert p.std() > 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.integers(90, 150), st.integers(90, 150))
 def test_a_mask_saves_work_and_changes_nothing_within_it(network, folder, seed, height, width):
     rng = np.random.default_rng(seed)
