@@ -20,7 +20,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dropout": {"dropout": 0.4},
     "batchnorm": {"batch_norm": True},
     "l2": {},
-    "combined": {"filters": 32, "growth": 2.0, "blocks": 2, "residual": True, "batch_norm": True, "pooled": True},
+    "combined": {"filters": 24, "growth": 2.0, "blocks": 2, "residual": True, "batch_norm": True, "pooled": True},
 }
 """What each network changes of the plain one (``cnn``). "l2" changes the loss only; "mlp" has no convolutions."""
 

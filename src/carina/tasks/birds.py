@@ -15,19 +15,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from carina.data.pictures import Pictures, channel_statistics, split_pictures
-from carina.errors import UsageError
+from carina.errors import UsageError, WeightsError
 from carina.learn import Batches, FitResult, FitSettings, fit
+from carina.learn.checkpoint import read_checkpoint
+from carina.learn.engine import CHECKPOINT
 from carina.learn.log import RunLog
 from carina.models.birds import VARIANTS
 from carina.models.build import Spec, build
 
-PLAIN = FitSettings(epochs=15, optimizer="sgd", lr=0.02, momentum=0.9, schedule="cosine", channels_last=True)
+PLAIN = FitSettings(epochs=12, optimizer="sgd", lr=0.02, momentum=0.9, schedule="cosine", channels_last=True)
 """How the convolutional networks are trained, so that they differ in one thing only."""
 
 RECIPES: dict[str, FitSettings] = {
     # The plain gradient descent that the network with one hidden layer is usually shown with.
-    "mlp": FitSettings(epochs=30, optimizer="sgd", lr=1e-2),
-    "combined": replace(PLAIN, epochs=20, optimizer="adamw", lr=5e-3, weight_decay=0.05, schedule="one-cycle"),
+    "mlp": FitSettings(epochs=12, optimizer="sgd", lr=1e-2),
+    "combined": replace(PLAIN, epochs=16, optimizer="adamw", lr=5e-3, weight_decay=0.05, schedule="one-cycle"),
 }
 """Where a variant is trained in another way than ``PLAIN``."""
 
@@ -300,6 +302,24 @@ def class_probabilities(model: nn.Module, images: UInt8[Tensor, "n 3 h w"]) -> F
     device = next(model.parameters()).device
     model.eval()
     return torch.cat([model(part.to(device)).float().softmax(1).cpu() for part in images.split(500)])
+
+
+def load_birds(run_dir: Path) -> tuple[nn.Module, tuple[str, ...]]:
+    """The best weights of a run, from its checkpoint, and the names of the classes.
+
+    Raises:
+        WeightsError: no checkpoint there, or one of another task.
+    """
+    path = run_dir / CHECKPOINT
+    if not path.is_file():
+        raise WeightsError(f"no checkpoint at {path}; give the folder of a run of `carina train birds`")
+    state = read_checkpoint(path)
+    spec = state["config"].get("spec", {})
+    if spec.get("kind") != "picture":
+        raise WeightsError(f"{path} is a checkpoint of another task; give one of `carina train birds`")
+    model = build(spec)
+    model.load_state_dict(state["best_weights"])
+    return model.eval(), tuple(state["config"]["class_names"])
 
 
 def _described(settings: BirdsSettings, spec: Spec, classes: tuple[str, ...]) -> dict[str, Any]:

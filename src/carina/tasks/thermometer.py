@@ -158,10 +158,11 @@ class Thermometer:
             loss = cast(Tensor, ByHand.apply(model.w, model.b, batch.x, batch.y, self.gradient))  # type: ignore[no-untyped-call]
         else:
             loss = nn.functional.mse_loss(model(batch.x), batch.y)
-        if not float(loss.detach()) <= self.limit:
+        value = float(loss.detach())
+        if not value <= self.limit:
             raise TrainingError(
-                f"diverged at epoch {batch.epoch}, lower the rate or scale the input: the loss grew to "
-                f"{float(loss.detach()):.3g} at learning rate {self.lr:g} with inputs up to {float(batch.x.abs().max()):g}"
+                f"diverged at epoch {batch.epoch}, lower the rate or scale the input: the loss grew to {value:.3g} "
+                f"at learning rate {self.lr:g} with inputs up to {float(batch.x.abs().max()):g}"
             )
         return loss, None
 
