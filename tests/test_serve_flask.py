@@ -23,7 +23,7 @@ def samples(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> Iterator[str]:
-    detector = Detector.load(write_weights(tmp_path_factory.mktemp("weights")), device="cpu")
+    detector = Detector.load(write_weights(tmp_path_factory.mktemp("weights")), device="cpu", runtime="torch")
     app = create_flask_app(detector, Limits(upload_bytes=5_000_000))
     server = create_server(app, host="127.0.0.1", port=0, threads=4)
     thread = threading.Thread(target=server.run)
@@ -77,7 +77,9 @@ def test_what_is_no_study_is_a_problem(url, body, query, status):
 
 
 def test_a_ct_that_is_refused_says_why(url, tmp_path):
-    write_image((small_chest().hu * 0).astype("int16"), GRID, tmp_path / "water.mha")
+    hu = small_chest().hu.clip(-100)
+    hu[:2] = -1000
+    write_image(hu, GRID, tmp_path / "water.mha")
     answer = httpx.post(f"{url}/detect", content=(tmp_path / "water.mha").read_bytes(), timeout=60)
     assert answer.status_code == 422
     assert "lungs" in answer.json()["detail"]

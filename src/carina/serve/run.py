@@ -55,7 +55,7 @@ def _serve(settings: Settings) -> None:
         context = {"cert": str(settings.certificate), "key": str(settings.key)}
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.certificate, settings.key)
     scheme = "https" if context else "http"
-    log.warning("serving on %s://%s:%d", scheme, settings.host, settings.port)
+    log.info("serving on %s://%s:%d", scheme, settings.host, settings.port)
     if settings.host not in LOOPBACK and settings.token is None:
         log.warning("anybody who reaches this address can read and delete all jobs: no token is set")
     loader = AppLoader(factory=partial(create_app, settings))
