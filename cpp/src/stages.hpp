@@ -1,0 +1,55 @@
+// The stages of the pipeline, as carina.pipeline has them: segment, group, classify, join.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "geometry.hpp"
+#include "json.hpp"
+#include "network.hpp"
+
+namespace carina {
+
+// The constants of carina export --pipeline (pipeline.json).
+struct Constants {
+  explicit Constants(const Json& json);
+
+  Vector3 spacing;
+  double clip_low, clip_high;
+  Shape3 crop;
+  int16_t fill_hu;
+  int64_t in_channels, multiple, flips;
+  std::vector<std::vector<int64_t>> flip_axes;
+  double segmentation_threshold, min_volume_mm3, score_volume_mm3;
+  int64_t most_candidates, most_findings;
+  double join_intercept, join_segmentation, join_classification, nodule_threshold;
+  double malignancy_intercept, malignancy_slope;
+  bool malignancy_log;
+
+  [[nodiscard]] double p_malignant(double diameter_mm) const;
+  [[nodiscard]] double p_nodule(double segmentation, double classification) const;
+};
+
+// A scan on the analysis grid, and where candidates may lie.
+struct Scan {
+  std::vector<int16_t> hu;
+  std::vector<uint8_t> region;  // 0: outside; others: in the lungs or close to them
+  Geometry geometry;
+};
+
+struct Candidate {
+  Vector3 center_zyx{}, center_lps{};
+  double volume_mm3 = 0, score = 0, mean_hu = 0;
+};
+
+// Probability of nodule for each voxel of the scan.
+std::vector<float> segment(const Scan& scan, const Network& network, const Constants& constants);
+
+// Connected regions, highest score first.
+std::vector<Candidate> group(const Scan& scan, const std::vector<float>& probability, const Constants& constants);
+
+// The 3-D network's probability of nodule at each position (mm, LPS).
+std::vector<double> classify(const Scan& scan, const std::vector<Vector3>& centers_lps, const Network& network,
+                             const Constants& constants);
+
+}  // namespace carina
