@@ -63,6 +63,11 @@ class Page:
         """What a JavaScript expression gives."""
         return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
+    def click(self, label: str) -> bool:
+        """Click the button that says this; whether there is one."""
+        find = "[...document.querySelectorAll('button,span,div')].filter(e => e.textContent.trim() === LABEL).pop()"
+        return self.value(f"(e => e ? (e.click(), true) : false)({find.replace('LABEL', json.dumps(label))})")
+
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
 

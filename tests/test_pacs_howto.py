@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from carina.io import write_dicom
-from chromium import chromium
+from chromium import Page, chromium
 from pacs_samples import free_port, need, until
 from serve_samples import small_chest, write_weights
 
@@ -137,10 +139,24 @@ def test_the_viewer_shows_the_segmentation(machine, tmp_path):
     web = f"http://127.0.0.1:{machine.ports[8042]}/dicom-web/studies"
     uid = httpx.get(web, timeout=60).json()[0]["0020000D"]["Value"][0]
     found = httpx.get(f"{web}/{uid}/series", params={"Modality": "SEG"}, timeout=60).json()
+    screenshot = Path(os.environ.get("CARINA_SCREENSHOT", tmp_path / "ohif.png"))
     with chromium(tmp_path / "profile") as page:
         series = found[0]["0020000E"]["Value"][0]
         page.open(f"{viewer}/viewer?StudyInstanceUIDs={uid}&initialSeriesInstanceUID={series}")
         try:
-            until(lambda: "Nodule 1" in (page.value("document.body.innerText") or ""), 240)
+            until(lambda: "open this Segmentation" in (page.value("document.body.innerText") or ""), 240)
+            until(lambda: page.click("Skip all"), 60)
+            until(lambda: page.click("Yes"), 60)
+            until(lambda: "open this Segmentation" not in page.value("document.body.innerText"), 120)
+            until(lambda: coloured(page, screenshot) > 200, 120)
         finally:
-            page.screenshot(Path(os.environ.get("CARINA_SCREENSHOT", tmp_path / "ohif.png")))
+            page.screenshot(screenshot)
+
+
+def coloured(page: Page, screenshot: Path) -> int:
+    """Pixels in the middle of the window that are neither grey, as the CT is, nor blue, as the viewer's frame is."""
+    page.screenshot(screenshot)
+    with Image.open(screenshot) as image:
+        pixels = np.asarray(image.convert("RGB"))[150:800, 300:1300].astype(int)
+    red, green, blue = np.moveaxis(pixels, -1, 0)
+    return int(((np.maximum(red, green) - np.minimum(np.minimum(red, green), blue) > 30) & (green > blue)).sum())

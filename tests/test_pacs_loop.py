@@ -3,6 +3,7 @@
 import re
 import subprocess
 import time
+from io import BytesIO
 from pathlib import Path
 
 import httpx
@@ -46,12 +47,13 @@ def orthanc(tmp_path_factory):
 
 def fetched(orthanc: RunningOrthanc, seed: int, modality: str) -> list[pydicom.Dataset]:
     """What Orthanc has of a study, found by QIDO and fetched by WADO."""
-    service = DicomWeb(Http(f"{orthanc.url}/dicom-web"))
     found = []
-    for one in service.series(study_uid(seed), modality=modality):
-        for instance in service.instances(study_uid(seed), one):
-            data = service.retrieve(study_uid(seed), one, instance)
-            found.append(pydicom.dcmread(pydicom.filebase.DicomBytesIO(data)))
+    with Http(f"{orthanc.url}/dicom-web") as http:
+        service = DicomWeb(http)
+        for one in service.series(study_uid(seed), modality=modality):
+            for instance in service.instances(study_uid(seed), one):
+                data = service.retrieve(study_uid(seed), one, instance)
+                found.append(pydicom.dcmread(BytesIO(data)))
     return found
 
 
@@ -172,11 +174,12 @@ def test_a_study_is_pulled_and_stored_without_what_identifies_the_patient(orthan
     with running_pacs(tmp_path / "q", *command, "--weights", str(weights)) as pacs:
         assert pacs.process.wait(240) == 0, pacs.log()
     (new,) = {one["0020000D"]["Value"][0] for one in orthanc.find("studies")} - before
-    service = DicomWeb(Http(url))
-    found = {one: service.instances(new, one) for one in service.series(new)}
+    with Http(url) as http:
+        service = DicomWeb(http)
+        found = {one: service.instances(new, one) for one in service.series(new)}
+        data = [service.retrieve(new, one, instances[0]) for one, instances in found.items()]
     assert sorted(map(len, found.values())) == [1, 1, len(files)]
-    for one, instances in found.items():
-        data = service.retrieve(new, one, instances[0])
+    for file in data:
         for secret in (PATIENT_ID, PATIENT_NAME, study_uid(4), "2.25.1004", "Thorax"):
-            assert secret.encode() not in data
-        assert pydicom.dcmread(pydicom.filebase.DicomBytesIO(data)).PatientIdentityRemoved == "YES"
+            assert secret.encode() not in file
+        assert pydicom.dcmread(BytesIO(file)).PatientIdentityRemoved == "YES"

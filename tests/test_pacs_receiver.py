@@ -108,9 +108,10 @@ def test_an_instance_that_is_too_large_ends_the_association(queue, receiver, fil
     assert not list(queue.studies())
 
 
-def test_an_instance_that_is_not_the_one_announced_is_refused(receiver, queue, files):
+def test_a_uid_that_is_a_path_is_refused(receiver, queue, files):
     wrong = pydicom.dcmread(files[0])
-    wrong.StudyInstanceUID = "../../etc"
+    with pytest.warns(UserWarning, match="Invalid value for VR UI"):
+        wrong.StudyInstanceUID = "../../etc"
     association = associate(receiver)
     assert association.send_c_store(wrong).Status == 0xC000
     association.release()

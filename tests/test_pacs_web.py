@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carina.errors import UsageError
+from carina.errors import InputError, UsageError
 from carina.pacs.dicomweb import DicomWeb, only_part
 from carina.pacs.http import Http, PacsError
 from carina.pacs.send import Node, destination, send
@@ -74,24 +74,26 @@ def test_other_bodies_are_refused(body, kind):
 
 
 def test_an_endless_answer_is_not_read_to_its_end():
-    with answering(b"x" * 4096, forever=True) as url, pytest.raises(PacsError, match="more than 100000 bytes"):
-        Http(url, most_bytes=100_000).get("a")
+    with answering(b"x" * 4096, forever=True) as url, Http(url, most_bytes=100_000) as http:
+        with pytest.raises(PacsError, match="more than 100000 bytes"):
+            http.get("a")
 
 
 def test_an_answer_that_trickles_is_given_up():
-    with answering(b"x", forever=True, slow_s=0.05) as url, pytest.raises(PacsError, match=r"more than 0\.5 s"):
-        Http(url, total_s=0.5).get("a")
+    with answering(b"x", forever=True, slow_s=0.05) as url, Http(url, total_s=0.5) as http:
+        with pytest.raises(PacsError, match=r"more than 0\.5 s"):
+            http.get("a")
 
 
 def test_a_refusal_tells_its_status():
-    with answering(b"", status=404) as url, pytest.raises(PacsError, match="404") as caught:
-        Http(url).get("a")
+    with answering(b"", status=404) as url, Http(url) as http, pytest.raises(PacsError, match="404") as caught:
+        http.get("a")
     assert caught.value.status == 404
 
 
 def test_a_server_that_is_not_there_is_said_so():
-    with pytest.raises(PacsError, match=r"http://127\.0\.0\.1:9"):
-        Http("http://127.0.0.1:9", timeout_s=2).get("a")
+    with Http("http://127.0.0.1:9", timeout_s=2) as http, pytest.raises(PacsError, match=r"http://127\.0\.0\.1:9"):
+        http.get("a")
 
 
 def test_a_password_in_the_address_is_refused():
@@ -101,15 +103,16 @@ def test_a_password_in_the_address_is_refused():
 
 @pytest.mark.parametrize("body", [b"{}", b"<html>", b'[{"0020000E": {"vr": "UI", "Value": ["../x"]}}]', b"[{}]"])
 def test_a_search_that_answers_nonsense_is_refused(body):
-    with answering(body) as url, pytest.raises(Exception, match=r"list|JSON|UID|0020000E"):
-        DicomWeb(Http(url)).series("1.2.3")
+    with answering(body) as url, Http(url) as http, pytest.raises(InputError, match=r"list|JSON|UID|0020000E"):
+        DicomWeb(http).series("1.2.3")
 
 
 def test_a_service_that_does_not_store_everything_has_failed(tmp_path):
     (tmp_path / "a.dcm").write_bytes(b"DICM")
     said = b'{"00081198": {"Value": [{"00081197": {"vr": "US", "Value": [272]}}]}}'
-    with answering(said) as url, pytest.raises(PacsError, match=r"stored 0 of 1 instances \(failure reason 272\)"):
-        DicomWeb(Http(url)).store([tmp_path / "a.dcm"])
+    with answering(said) as url, Http(url) as http:
+        with pytest.raises(PacsError, match=r"stored 0 of 1 instances \(failure reason 272\)"):
+            DicomWeb(http).store([tmp_path / "a.dcm"])
 
 
 def test_destinations_are_read():

@@ -4,6 +4,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -117,16 +118,16 @@ class Serve(_Common):
         from carina.pacs.receiver import Receiver
         from carina.pacs.worker import Worker
 
-        worker = Worker(queue, self._plan(queue, quiet_s=self.quiet_s, patience_s=self.patience_s), route)
-        receiver = Receiver(queue, host=self.host, port=self.port, ae_title=self.ae_title, allowed=self.allow)
-        queue.audit.write("started", ae_title=self.ae_title, address=f"{self.host}:{receiver.port}")
-        print(f"carina pacs: {self.ae_title}@{self.host}:{receiver.port}, queue in {self.folder}", flush=True)
-        try:
-            _until_signal(worker)
-        finally:
-            receiver.close()
-            queue.audit.write("stopped")
-            queue.close()
+        with closing(queue):
+            worker = Worker(queue, self._plan(queue, quiet_s=self.quiet_s, patience_s=self.patience_s), route)
+            receiver = Receiver(queue, host=self.host, port=self.port, ae_title=self.ae_title, allowed=self.allow)
+            queue.audit.write("started", ae_title=self.ae_title, address=f"{self.host}:{receiver.port}")
+            print(f"carina pacs: {self.ae_title}@{self.host}:{receiver.port}, queue in {self.folder}", flush=True)
+            try:
+                _until_signal(worker)
+            finally:
+                receiver.close()
+                queue.audit.write("stopped")
         return 0
 
 
@@ -145,6 +146,7 @@ class Watch(_Common):
 
     def run(self) -> int:
         """Follow until SIGTERM or SIGINT."""
+        address = _address(self.webhook) if self.webhook else None
         queue, route = self._open()
         from carina.pacs.follow import Follower, Webhook
         from carina.pacs.http import Http
@@ -152,24 +154,24 @@ class Watch(_Common):
         from carina.pacs.queue import Origin
         from carina.pacs.worker import Worker
 
-        worker = Worker(queue, self._plan(queue, quiet_s=0.0, patience_s=90.0), route)
-        origin = Origin(url=f"orthanc+{self.url}")
-        follower = Follower(queue, Orthanc(Http(self.url)), origin, every_s=self.every_s, from_start=self.from_start)
-        webhook = Webhook(follower, *_address(self.webhook)) if self.webhook else None
-        thread = threading.Thread(target=follower.run, name="follower")
-        queue.audit.write("started", url=self.url)
-        hook = f", webhook on port {webhook.port}" if webhook else ""
-        print(f"carina pacs: following {self.url}{hook}, queue in {self.folder}", flush=True)
-        thread.start()
-        try:
-            _until_signal(worker)
-        finally:
-            follower.stop()
-            if webhook:
-                webhook.close()
-            thread.join()
-            queue.audit.write("stopped")
-            queue.close()
+        with closing(queue), Http(self.url) as http:
+            worker = Worker(queue, self._plan(queue, quiet_s=0.0, patience_s=90.0), route)
+            origin = Origin(url=f"orthanc+{self.url}")
+            follower = Follower(queue, Orthanc(http), origin, every_s=self.every_s, from_start=self.from_start)
+            webhook = Webhook(follower, *address) if address else None
+            thread = threading.Thread(target=follower.run, name="follower")
+            queue.audit.write("started", url=self.url)
+            hook = f", webhook on port {webhook.port}" if webhook else ""
+            print(f"carina pacs: following {self.url}{hook}, queue in {self.folder}", flush=True)
+            thread.start()
+            try:
+                _until_signal(worker)
+            finally:
+                follower.stop()
+                if webhook:
+                    webhook.close()
+                thread.join()
+                queue.audit.write("stopped")
         return 0
 
 
@@ -195,15 +197,14 @@ class Pull(_Common):
         from carina.pacs.queue import Origin
         from carina.pacs.worker import Worker
 
-        try:
-            study = pull(queue, DicomWeb(Http(self.url)), self.study, Origin(url=self.url))
+        with closing(queue):
+            with Http(self.url) as http:
+                study = pull(queue, DicomWeb(http), self.study, Origin(url=self.url))
             worker = Worker(queue, self._plan(queue, quiet_s=0.0, patience_s=0.0), route)
             _until_signal(worker, lambda: study.entry().state in ("done", "failed"))
             entry = study.entry()
             print(f"carina pacs: {entry.state} {entry.reason}".strip())
             return 0 if entry.state == "done" else 1
-        finally:
-            queue.close()
 
 
 @dataclass

@@ -53,6 +53,12 @@ class Http:
         self._total_s = total_s
         self._most_bytes = most_bytes
 
+    def __enter__(self) -> "Http":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close all connections."""
         self._client.close()

@@ -204,7 +204,8 @@ class Queue:
         study, path = self.study(study_uid), self._path(study_uid, series_uid, sop_uid)
         folder = path.parent
         with self._lock:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for one in (study.folder, study.images, folder):
+                one.mkdir(exist_ok=True, mode=0o700)
             (study.folder / "unfinished").touch()
             if not (study.folder / "origin.json").exists() or study.origin != origin:
                 write_whole(study.folder / "origin.json", msgspec.json.encode(origin))

@@ -79,16 +79,13 @@ def send(files: Sequence[Path], to: Destination, *, ae_title: str, sent: Callabl
     if isinstance(to, Node):
         _c_store(files, to, ae_title, sent)
         return
-    http = Http(to.removeprefix("orthanc+"))
-    try:
+    with Http(to.removeprefix("orthanc+")) as http:
         for file in files:
             if to.startswith("orthanc+"):
                 Orthanc(http).upload(file)
             else:
                 DicomWeb(http).store([file])
             sent(file)
-    finally:
-        http.close()
 
 
 def _c_store(files: Sequence[Path], node: Node, ae_title: str, sent: Callable[[Path], None]) -> None:
