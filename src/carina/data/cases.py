@@ -68,6 +68,7 @@ class Case:
         is_dicom: a folder in which ``series_uid`` names the series.
         patient_id: "" where only the DICOM header may know.
         origin: as scans.csv says, else "".
+        background_uid: as scans.csv says, else "".
         subset: number of the LUNA16 subset, else None.
         slice_thickness_mm: as scans.csv says, else None.
         mask: label map, None where there is none.
@@ -84,6 +85,7 @@ class Case:
     is_dicom: bool = False
     patient_id: str = ""
     origin: str = ""
+    background_uid: str = ""
     subset: int | None = None
     slice_thickness_mm: float | None = None
     mask: Path | None = None
@@ -222,6 +224,7 @@ def _known(root: Path, cases: Iterable[Case], tables: Tables) -> Iterator[Case]:
             case,
             patient_id=row.patient_id if row else patients.get(uid, ""),
             origin=row.origin if row else "",
+            background_uid=row.background_uid if row else "",
             slice_thickness_mm=row.slice_thickness_mm if row else None,
             mask=mask if mask.is_file() else None,
             nodules=tuple(nodules.get(uid, ())),

@@ -165,6 +165,7 @@ def _write(case: Case, key: str, folder: Path, preprocessing: Preprocessing) -> 
         series_uid=case.series_uid,
         patient_id=case.patient_id or volume.source.patient_id or case.series_uid,
         origin=case.origin,
+        background_uid=case.background_uid,
         subset=case.subset,
         slice_thickness_mm=case.slice_thickness_mm or volume.geometry.spacing_zyx_mm[0],
         lung_litres=round(prepared.litres, 3),

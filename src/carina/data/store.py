@@ -80,6 +80,7 @@ class Scan:
         affine: of the prepared grid, row by row.
         nodules: the nodules in the box.
         warnings: what was put right or left out, in words.
+        background_uid: series UID of the real CT that a synthetic scan was made from, "" for others.
         folder: where the arrays lie.
     """
 
@@ -94,6 +95,7 @@ class Scan:
     affine: tuple[tuple[float, float, float, float], ...]
     nodules: tuple[Nodule, ...]
     warnings: tuple[str, ...] = ()
+    background_uid: str = ""
     folder: str = ""
 
     @cached_property

@@ -202,16 +202,17 @@ def _make(job: _Job) -> CohortScan:
         number = int(np.random.SeedSequence([recipe.seed, job.index, 7]).generate_state(1)[0])
         phantom = make_phantom(number, nodules=0)
         volume, lung, patient, origin = phantom.volume, phantom.lungs, f"phantom-{number}", "phantom"
+        background_uid = ""
         ignore = np.zeros(lung.shape, bool)
         lookalikes = volume.geometry.to_zyx(phantom.negatives)
     else:
         volume, lung, ignore = _load(job.background)
         patient = volume.source.patient_id or job.background.name
-        origin = job.background.name
+        origin, background_uid = job.background.name, volume.source.series_uid or ""
         lookalikes = np.zeros((0, 3))
     uid = made_uid("synthesize", recipe.seed, job.index, recipe.split, volume.source.case_id)
     drawn = draw_scan(volume, lung, ignore, atlas, recipe.nodules, recipe.distractors, rng, lookalikes)
-    row = ScanRow(uid, patient, volume.geometry.spacing_zyx_mm[0], origin)
+    row = ScanRow(uid, patient, volume.geometry.spacing_zyx_mm[0], origin, background_uid)
     nodules = tuple(replace(nodule, series_uid=uid) for nodule in drawn.nodules)
     scan = CohortScan(row, nodules, drawn.negatives_lps)
     drawn_volume = Volume(drawn.canvas.hu, volume.geometry, Source(series_uid=uid))

@@ -64,12 +64,22 @@ class Malignancy:
 
 @dataclass(frozen=True)
 class ScanRow:
-    """A row of ``scans.csv``: who was scanned and how, for splits by patient."""
+    """A row of ``scans.csv``: who was scanned and how, for splits by patient.
+
+    Attributes:
+        series_uid: of the scan.
+        patient_id: scans of one patient share it.
+        slice_thickness_mm: distance of its slices.
+        origin: what it was made from, in a word.
+        background_uid: series UID of the real CT it was made from, "" where there is none; a model that learned from
+            the scan has seen that CT too.
+    """
 
     series_uid: str
     patient_id: str
     slice_thickness_mm: float
     origin: str
+    background_uid: str = ""
 
 
 class LunaCohort:
@@ -215,6 +225,7 @@ def read_scans(path: str | Path, *, any_name: bool = False) -> list[ScanRow]:
             row["patient_id"],
             _number(row, "slice_thickness_mm", where),
             row["origin"],
+            row.get("background_uid") or "",
         )
         for row, where in _rows(Path(path), _SCAN)
     ]
@@ -251,7 +262,8 @@ def write_malignancy(path: str | Path, rows: Iterable[Malignancy], source: str) 
 
 def write_scans(path: str | Path, scans: Iterable[ScanRow]) -> None:
     """Write ``scans.csv``."""
-    _write(Path(path), _SCAN, ((s.series_uid, s.patient_id, s.slice_thickness_mm, s.origin) for s in scans))
+    rows = ((s.series_uid, s.patient_id, s.slice_thickness_mm, s.origin, s.background_uid) for s in scans)
+    _write(Path(path), [*_SCAN, "background_uid"], rows)
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -104,5 +104,5 @@ def training_of(scans: Sequence[Scan], settings: RunSettings, result: FitResult)
             DataSource(origin, settings.licences.get(origin, "not stated"), count)
             for origin, count in sorted(origins.items())
         ),
-        series_uids=tuple(sorted(scan.series_uid for scan in scans)),
+        series_uids=tuple(sorted({uid for scan in scans for uid in (scan.series_uid, scan.background_uid) if uid})),
     )
