@@ -11,7 +11,9 @@ from carina.errors import UsageError
 
 if TYPE_CHECKING:
     from carina.export import Subject
+    from carina.export.constants import PipelineConstants
     from carina.export.manifest import NetworkEntry
+    from carina.export.parity import Batches
     from carina.volume import Volume
 
 PIPELINE_ROLES = ("segmentation", "nodule")
@@ -31,7 +33,8 @@ class Export:
     """Folder of the files and of manifest.json."""
 
     pipeline: bool = False
-    """Write pipeline.json too: the constants with which another program repeats carina detect."""
+    """Write pipeline.json too: the constants with which another program repeats carina detect; and, with --scan,
+    region.mha: the lungs of that scan on the networks' grid."""
 
     repository: Literal["triton"] | None = None
     """Write a model repository for an inference server too; needs onnx among the formats."""
@@ -75,9 +78,11 @@ class Export:
         manifest = Manifest(__version__, now, entries)
         written = [write_manifest(self.output, manifest)]
         if constants is not None:
-            from carina.export.constants import write_constants
+            from carina.export.constants import write_constants, write_region
 
             written.append(write_constants(self.output, constants))
+            if self.scan is not None and volume is not None:
+                written.append(write_region(self.output, volume, constants.preprocessing))
         if self.repository:
             from carina.export.model_repository import write_triton
 
@@ -124,7 +129,7 @@ def _models(weights: tuple[Path, ...]) -> list[Path]:
     ]
 
 
-def _constants(paths: list[Path]) -> "object":
+def _constants(paths: list[Path]) -> "PipelineConstants":
     from carina.export.constants import pipeline_constants
     from carina.models.card import load_card
     from carina.models.malignancy import DiameterRule
@@ -148,7 +153,7 @@ def _volume(scan: Path | None, subjects: "list[Subject]") -> "Volume | None":
     return make_phantom(0, nodules=3, slice_thickness_mm=3.0, pixel_mm=1.0).volume
 
 
-def _samples(subject: "Subject", volume: "Volume | None", scan: Path | None) -> dict[str, list]:
+def _samples(subject: "Subject", volume: "Volume | None", scan: Path | None) -> "dict[str, Batches]":
     from carina.export.samples import samples
 
     if volume is None:

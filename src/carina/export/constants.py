@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
-from carina.ct.preprocess import Preprocessing
+from carina.ct.preprocess import Preprocessing, prepare_scan
 from carina.hu import AIR
+from carina.io.image import write_image
 from carina.models.card import Calibration, Card
 from carina.models.malignancy import DiameterRule
 from carina.pipeline.detector import MOST_CANDIDATES, MOST_FINDINGS, NEAR_LUNG_MM
 from carina.pipeline.group import SCORE_VOLUME_MM3
 from carina.pipeline.segment import FLIPS
+from carina.volume import Volume
 
 PIPELINE = "pipeline.json"
+REGION = "region.mha"
 
 STEPS = (
     (
@@ -100,4 +104,21 @@ def write_constants(folder: Path, constants: PipelineConstants) -> Path:
     temporary = path.with_name(f".{PIPELINE}.part")
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(constants), indent=2) + b"\n")
     temporary.replace(path)
+    return path
+
+
+def write_region(folder: Path, volume: Volume, preprocessing: Preprocessing) -> Path:
+    """Write ``region.mha``: the lungs of one CT on the analysis grid, for programs that find no lungs themselves.
+
+    Its geometry is the analysis grid of the scan. 2: lungs; 1: within ``near_lung_mm`` of them, where candidates may
+    lie too; 0: elsewhere.
+
+    Raises:
+        NoLungsError: no lungs in the CT.
+    """
+    scan = prepare_scan(volume, preprocessing)
+    region = scan.lungs.on(scan.geometry, NEAR_LUNG_MM).astype(np.uint8)
+    region[scan.lung] = 2
+    path = folder / REGION
+    write_image(region, scan.geometry, path)
     return path

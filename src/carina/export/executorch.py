@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from carina.export.fold_depth import FoldedNodule, scales_for_norms
-from carina.export.quiet import no_remarks
+from carina.export.quiet import no_native_remarks, no_remarks
 from carina.export.runner import Runner
 from carina.export.subject import Subject
 from carina.models.nodule import NoduleNet
@@ -42,14 +42,15 @@ def write_executorch(subject: Subject, path: Path) -> None:
 
 def run_executorch(path: Path) -> Runner:
     """Load the file in ExecuTorch's Python runtime."""
-    with no_remarks():
+    with no_remarks(), no_native_remarks():
         from executorch.runtime import Runtime
 
         method = Runtime.get().load_program(path).load_method("forward")
     assert method is not None
 
     def run(batch: np.ndarray) -> np.ndarray:
-        logits: torch.Tensor = method.execute([torch.from_numpy(batch)])[0]
+        with no_native_remarks():
+            logits: torch.Tensor = method.execute([torch.from_numpy(batch)])[0]
         return logits.numpy().copy()
 
     return run

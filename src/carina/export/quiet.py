@@ -4,21 +4,39 @@ Must not know networks or files.
 """
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from carina.io.native_stderr import caught_stderr
 
 _REMARKS: tuple[tuple[str, type[Warning]], ...] = (
     # TorchScript is announced to go; it is written on purpose, beside its successors.
     (r"`torch\.jit\.\w+` is deprecated", DeprecationWarning),
     # PyTorch's exporter copies its own tree specifications with a call that it deprecates.
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
-    # ExecuTorch reads its own schema files with a call that Python deprecates, and says that its runtime is young.
-    (r"read_binary is deprecated", DeprecationWarning),
+    # ExecuTorch reads its own files with calls that Python deprecates, and says that its runtime is young.
+    (r"(read_binary|read_text|open_text) is deprecated", DeprecationWarning),
     (r"This API is experimental", Warning),
 )
-_LOGGERS = ("torch.onnx._internal.exporter._registration",)
-"""Says for each operator of torchvision that torchvision is not installed."""
+_LOGGERS = (
+    "torch.onnx._internal.exporter._registration",  # says for each operator of torchvision that it is not installed
+    "torch.utils._pytree",  # deprecates a call that torchao makes
+    "torchao",  # looks for kernels of other processors
+)
+_NATIVE = "[cpuinfo_utils.cpp:"
+"""ExecuTorch's search for the processor's name, in files that only phones have."""
+
+
+@contextmanager
+def no_native_remarks() -> Iterator[None]:
+    """The same for what ExecuTorch's compiled part writes to standard error."""
+    with caught_stderr() as lines:
+        yield
+    for line in lines:
+        if not line.startswith(_NATIVE):
+            print(line, file=sys.stderr)  # noqa: T201 - it was on its way to the terminal
 
 
 @contextmanager

@@ -1,0 +1,28 @@
+plugins {
+    id("com.android.application")
+    id("org.jetbrains.kotlin.android")
+}
+
+android {
+    namespace = "org.carina.sample"
+    compileSdk = 35
+    defaultConfig {
+        applicationId = "org.carina.sample"
+        minSdk = 26
+        targetSdk = 35
+        versionCode = 1
+        versionName = "1.0"
+    }
+    // ExecuTorch maps the model from its file; a packed asset could not be mapped.
+    androidResources { noCompress += listOf("pte", "f32") }
+    compileOptions {
+        sourceCompatibility = JavaVersion.VERSION_17
+        targetCompatibility = JavaVersion.VERSION_17
+    }
+    kotlinOptions { jvmTarget = "17" }
+}
+
+dependencies {
+    // Of the same minor version as the Python package that wrote the .pte file.
+    implementation("org.pytorch:executorch-android:1.0.0")
+}

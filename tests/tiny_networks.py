@@ -1,0 +1,25 @@
+"""Small networks with random weights and unsettled batch norms, for tests of export."""
+
+import torch
+from torch import nn
+
+from carina.export import Subject
+from carina.models import Card, build
+
+SPECS = {
+    "segmentation": {"kind": "unet", "in_channels": 7, "depth": 2, "first_filters": 2},
+    "nodule": {"kind": "nodule", "first_filters": 2, "crop_zyx": [16, 16, 32]},
+}
+
+
+def tiny(name: str) -> Subject:
+    """The segmentation or the nodule network, small; batch norms as after training."""
+    torch.manual_seed(1)
+    module = build(SPECS[name]).eval().requires_grad_(False)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d | nn.BatchNorm3d):
+            part.running_mean.normal_(0, 0.3)
+            part.running_var.uniform_(0.3, 2)
+            part.weight.uniform_(0.5, 1.5)
+            part.bias.normal_(0, 0.3)
+    return Subject(name, module, Card(name, name, SPECS[name]))
