@@ -46,8 +46,8 @@ def originals(tmp_path_factory) -> list[Path]:
         dataset = pydicom.dcmread(file)
         for keyword, value in IDENTIFYING.items():
             setattr(dataset, keyword, value)
-        dataset.add_new(0x00091001, "LO", "Doe in private")
-        dataset.private_block(0x0011, "MAKER", create=True).add_new(1, "LO", "Doe in private")
+        dataset.add_new(0x00091001, "LO", "HIDDEN-IN-PRIVATE")
+        dataset.private_block(0x0011, "MAKER", create=True).add_new(1, "LO", "HIDDEN-IN-PRIVATE")
         item = Dataset()
         item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
         item.PersonName = "Nurse^Nancy"
@@ -79,7 +79,7 @@ def test_nothing_that_identifies_is_left_anywhere(originals, copies):
     for file in originals:
         dataset = pydicom.dcmread(file)
         uids |= {str(dataset[k].value) for k in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
-    words = [w for v in IDENTIFYING.values() for w in v.split("^")] + ["Nancy", "private", *uids]
+    words = [w for v in IDENTIFYING.values() for w in v.split("^")] + ["Nancy", "HIDDEN-IN-PRIVATE", *uids]
     assert len(words) > 15
     for copy in copies:
         data = copy.read_bytes()

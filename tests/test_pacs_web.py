@@ -74,15 +74,21 @@ def test_other_bodies_are_refused(body, kind):
 
 
 def test_an_endless_answer_is_not_read_to_its_end():
-    with answering(b"x" * 4096, forever=True) as url, Http(url, most_bytes=100_000) as http:
-        with pytest.raises(PacsError, match="more than 100000 bytes"):
-            http.get("a")
+    with (
+        answering(b"x" * 4096, forever=True) as url,
+        Http(url, most_bytes=100_000) as http,
+        pytest.raises(PacsError, match="more than 100000 bytes"),
+    ):
+        http.get("a")
 
 
 def test_an_answer_that_trickles_is_given_up():
-    with answering(b"x", forever=True, slow_s=0.05) as url, Http(url, total_s=0.5) as http:
-        with pytest.raises(PacsError, match=r"more than 0\.5 s"):
-            http.get("a")
+    with (
+        answering(b"x", forever=True, slow_s=0.05) as url,
+        Http(url, total_s=0.5) as http,
+        pytest.raises(PacsError, match=r"more than 0\.5 s"),
+    ):
+        http.get("a")
 
 
 def test_a_refusal_tells_its_status():
@@ -110,9 +116,12 @@ def test_a_search_that_answers_nonsense_is_refused(body):
 def test_a_service_that_does_not_store_everything_has_failed(tmp_path):
     (tmp_path / "a.dcm").write_bytes(b"DICM")
     said = b'{"00081198": {"Value": [{"00081197": {"vr": "US", "Value": [272]}}]}}'
-    with answering(said) as url, Http(url) as http:
-        with pytest.raises(PacsError, match=r"stored 0 of 1 instances \(failure reason 272\)"):
-            DicomWeb(http).store([tmp_path / "a.dcm"])
+    with (
+        answering(said) as url,
+        Http(url) as http,
+        pytest.raises(PacsError, match=r"stored 0 of 1 instances \(failure reason 272\)"),
+    ):
+        DicomWeb(http).store([tmp_path / "a.dcm"])
 
 
 def test_destinations_are_read():
@@ -124,6 +133,8 @@ def test_destinations_are_read():
             destination(wrong)
 
 
+# pynetdicom leaves the socket of a refused connection to the garbage collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored.*socket:pytest.PytestUnraisableExceptionWarning")
 def test_a_node_that_is_not_there_is_said_so(tmp_path):
     files = series(tmp_path / "ct", 1)[:1]
     with pytest.raises(PacsError, match=r"X@127\.0\.0\.1:9: no association"):
