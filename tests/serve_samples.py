@@ -26,8 +26,8 @@ GRID = Geometry.from_axes((46, 46, 64), spacing_zyx_mm=(4.0,) * 3, origin_lps=(-
 CROP_ZYX = (16, 16, 16)
 
 
-def small_chest(seed: int = 0) -> Volume:
-    """A body of fat with two lungs and a ball in each; quick to analyse."""
+def small_chest(seed: int = 0, *, lungs: bool = True) -> Volume:
+    """A body of fat with two lungs (or without) and a ball in each; quick to analyse."""
     position = GRID.to_lps(np.stack(np.indices(GRID.shape_zyx), -1))
 
     def ellipsoid(center, radii):
@@ -35,7 +35,8 @@ def small_chest(seed: int = 0) -> Volume:
 
     hu = np.full(GRID.shape_zyx, -1000.0)
     hu[((position[..., :2] / (118, 82)) ** 2).sum(-1) < 1] = -200
-    hu[ellipsoid((-55.0, 0, 0), (45, 60, 75)) | ellipsoid((55.0, 0, 0), (45, 60, 75))] = -850
+    if lungs:
+        hu[ellipsoid((-55.0, 0, 0), (45, 60, 75)) | ellipsoid((55.0, 0, 0), (45, 60, 75))] = -850
     hu[ellipsoid((-55.0, 0, 10), (10, 10, 10))] = 60
     hu[ellipsoid((55.0, 20, -10), (9, 9, 9))] = 60
     hu += np.random.default_rng(seed).normal(0, 15, GRID.shape_zyx)
@@ -125,7 +126,7 @@ class Server:
             job = self.client.get(f"/v1/jobs/{job_id}").json()
             if job["state"] in ("done", "failed", "cancelled"):
                 return job
-            time.sleep(0.05)
+            time.sleep(0.25)
         raise AssertionError(f"job {job} not ended after {seconds} s: {self.log.read_text()}")
 
     def detector_pid(self) -> int:

@@ -113,10 +113,8 @@ def test_a_form_with_header_and_data_is_a_study(server, samples):
 
 
 def test_a_ct_without_lungs_fails_with_the_reason_and_leaves_no_files(server, tmp_path):
-    hu = small_chest().hu.clip(-100)
-    hu[:2] = -1000
-    write_image(hu, GRID, tmp_path / "water.nii.gz")
-    job = server.wait_ended(server.upload(tmp_path / "water.nii.gz").json()["id"])
+    write_image(small_chest(lungs=False).hu, GRID, tmp_path / "solid.nii.gz")
+    job = server.wait_ended(server.upload(tmp_path / "solid.nii.gz").json()["id"])
     assert job["state"] == "failed"
     assert job["error"]["type"] == "urn:carina:problem:input-refused"
     assert "lungs" in job["error"]["detail"]
@@ -280,8 +278,14 @@ def test_the_log_names_no_patient_and_no_series(server, job):
 
 def test_a_second_server_on_the_same_folder_is_refused(server, weights):
     second = Server(server.folder, weights)
-    assert second.stop(how=0, seconds=60) == 2
+    assert second.stop(how=0, seconds=300) == 2
     assert "belongs to another running server" in second.log.read_text()
+
+
+def test_a_server_without_models_says_so_and_ends(tmp_path):
+    server = Server(tmp_path / "state", tmp_path / "nothing")
+    assert server.stop(how=0, seconds=300) == 1
+    assert "carina: " in server.log.read_text()
 
 
 def test_sigterm_finishes_the_running_job_and_the_next_server_does_the_rest(weights, samples, tmp_path):

@@ -10,6 +10,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+
 from serve_samples import running, write_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]

@@ -6,7 +6,7 @@ import shutil
 import ssl
 from functools import partial
 
-from carina.errors import UsageError
+from carina.errors import UsageError, WeightsError
 from carina.serve.folder import StateFolder
 from carina.serve.settings import LOOPBACK, Settings
 
@@ -18,6 +18,7 @@ def run(settings: Settings) -> None:
 
     Raises:
         UsageError: settings that do not go together.
+        WeightsError: the models cannot be loaded.
     """
     if (settings.certificate is None) != (settings.key is None):
         raise UsageError("TLS needs both a certificate and its key")
@@ -34,6 +35,8 @@ def run(settings: Settings) -> None:
             _serve(settings)
         finally:
             supervisor.stop()
+        if supervisor.fatal is not None:
+            raise WeightsError(supervisor.fatal)
 
 
 def _share_metrics(settings: Settings, folder: StateFolder) -> None:

@@ -6,6 +6,8 @@ A thread of the server's main process, the only one that starts, ends or restart
 import hashlib
 import logging
 import multiprocessing
+import os
+import signal
 import threading
 import time
 from dataclasses import dataclass, field
@@ -47,9 +49,13 @@ class Supervisor:
     Args:
         settings: the server's.
         folder: its files; nobody else may use them.
+
+    Attributes:
+        fatal: why the server cannot work at all: its models cannot be loaded. It then stops itself.
     """
 
     def __init__(self, settings: Settings, folder: StateFolder) -> None:
+        self.fatal: str | None = None
         self._settings = settings
         self._folder = folder
         self._stopping = threading.Event()
@@ -158,6 +164,10 @@ class Supervisor:
             if time.monotonic() - child.noted > 0.2 or message.done in (0.0, 1.0):
                 child.noted = time.monotonic()
                 store.progress(child.job.id, message.stage, overall(message.stage, message.done))
+        elif isinstance(message, worker.Failed) and not child.ready:
+            self.fatal = message.detail
+            self._stopping.set()
+            os.kill(os.getpid(), signal.SIGTERM)
         elif isinstance(message, worker.Done | worker.Failed):
             child.outcome = message
 

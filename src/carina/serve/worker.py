@@ -83,13 +83,16 @@ def main(pipe: Connection, settings: Settings) -> None:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     from carina.pipeline import Detector
 
-    detector = Detector.load(
-        settings.weights, device=settings.device, runtime=settings.runtime, threshold=settings.threshold
-    )
-
     def say(message: Message) -> None:
         pipe.send_bytes(msgspec.json.encode(message))
 
+    try:
+        detector = Detector.load(
+            settings.weights, device=settings.device, runtime=settings.runtime, threshold=settings.threshold
+        )
+    except CarinaError as error:
+        say(Failed("no-models", str(error)))
+        return
     with contextlib.suppress(OSError):
         os.nice(3)  # requests are answered first
     say(Ready())
