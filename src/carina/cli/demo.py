@@ -31,9 +31,10 @@ class Demo:
 
         print("Making a synthetic chest CT ...")
         phantom = make_phantom(self.seed, nodules=self.nodules)
-        dicom = self.output / "dicom"
-        write_dicom(phantom.volume, dicom, patient_id="PHANTOM")
-        print(f"Written as {phantom.volume.hu.shape[0]} DICOM slices to {dicom}. Looking for nodules ...")
+        dicom = self.output / f"dicom-{self.seed}-{self.nodules}"
+        if not dicom.exists():  # the same seed makes the same CT: an earlier demo's files serve again
+            write_dicom(phantom.volume, dicom, patient_id="PHANTOM")
+        print(f"{phantom.volume.hu.shape[0]} DICOM slices are in {dicom}. Looking for nodules ...")
         results = self.output / "results"
         code = Detect(input=(str(dicom),), output=results, device=self.device).run()
         if code:
