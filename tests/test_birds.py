@@ -108,8 +108,10 @@ def learned(loss_penalty: float, weight_decay: float) -> nn.Module:
 def test_an_l2_penalty_is_the_optimizers_weight_decay_of_twice_its_weight() -> None:
     penalised, decayed, plain = learned(0.001, 0.0), learned(0.0, 0.002), learned(0.0, 0.0)
     for one, other in zip(penalised.parameters(), decayed.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-    apart = [float((a - b).abs().max()) for a, b in zip(penalised.parameters(), plain.parameters(), strict=True)]
+        torch.testing.assert_close(one.detach(), other.detach(), rtol=1e-4, atol=1e-6)
+    apart = [
+        float((a - b).detach().abs().max()) for a, b in zip(penalised.parameters(), plain.parameters(), strict=True)
+    ]
     assert max(apart) > 1e-5
 
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from carina.cli import main
+from carina.data.pictures import open_photo
 from carina.errors import UsageError, WeightsError
 from carina.models.pretrained import (
     classify,
@@ -54,7 +55,7 @@ def test_the_list_names_function_class_and_file() -> None:
 
 def test_a_classifier_gives_five_of_a_thousand_classes(small: Path, photo: Path) -> None:
     pretrained = load_pretrained(SMALL, small)
-    answers = classify(pretrained, Image.open(photo))
+    answers = classify(pretrained, open_photo(photo))
     assert len(answers) == 5
     assert [p for _, p in answers] == sorted((p for _, p in answers), reverse=True)
     assert {name for name, _ in answers} <= set(pretrained.categories)
@@ -64,13 +65,13 @@ def test_a_classifier_gives_five_of_a_thousand_classes(small: Path, photo: Path)
 def test_the_network_is_in_evaluation_mode_and_repeats_itself(small: Path, photo: Path) -> None:
     pretrained = load_pretrained(SMALL, small)
     assert not any(module.training for module in pretrained.network.modules())
-    assert classify(pretrained, Image.open(photo)) == classify(pretrained, Image.open(photo))
+    assert classify(pretrained, open_photo(photo)) == classify(pretrained, open_photo(photo))
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_running_statistics_move_in_training_mode_only(small: Path, photo: Path, training: bool) -> None:
     pretrained = load_pretrained(SMALL, small)
-    seen = torch.stack([pretrained.transform(Image.open(photo))] * 2)
+    seen = torch.stack([pretrained.transform(open_photo(photo))] * 2)
     before = {name: value.clone() for name, value in pretrained.network.named_buffers()}
     pretrained.network.train(training)(seen)
     changed = [name for name, value in pretrained.network.named_buffers() if not torch.equal(value, before[name])]
@@ -81,7 +82,7 @@ def test_a_segmentation_network_gives_a_class_per_pixel(
     tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = random_weights(SEGMENTS, tmp_path)
-    p = segment(load_pretrained(SEGMENTS, weights), Image.open(photo))
+    p = segment(load_pretrained(SEGMENTS, weights), open_photo(photo))
     assert p.shape[0] == 21
     torch.testing.assert_close(p.sum(0), torch.ones(p.shape[1:]))
     output = tmp_path / "classes.png"
@@ -91,7 +92,8 @@ def test_a_segmentation_network_gives_a_class_per_pixel(
     assert ended.value.code == 0
     shares = [float(line.split("%")[0]) for line in capsys.readouterr().out.splitlines() if "%" in line]
     assert sum(shares) == pytest.approx(100, abs=1)
-    assert Image.open(output).size == (p.shape[2], p.shape[1])
+    with Image.open(output) as written:
+        assert written.size == (p.shape[2], p.shape[1])
 
 
 def test_the_command_prints_the_answer(small: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,13 +33,11 @@ class PredictImage:
             raise UsageError("carina predict-image needs a photo")
         model, classes = load_birds(self.weights)
         images = torch.stack([picture_tensor(open_photo(path), SIZE_HW) for path in self.image])
-        answers = [
-            {"image": str(path), "answer": classes[int(p.argmax())], "p": dict(zip(classes, p.tolist(), strict=True))}
-            for path, p in zip(self.image, class_probabilities(model, images), strict=True)
-        ]
+        answers = [dict(zip(classes, p.tolist(), strict=True)) for p in class_probabilities(model, images)]
+        likeliest = [max(answer, key=lambda name: answer[name]) for answer in answers]
         if self.json:
-            print(json.dumps(answers, indent=2))
+            told = zip(self.image, likeliest, answers, strict=True)
+            print(json.dumps([{"image": str(path), "answer": name, "p": p} for path, name, p in told], indent=2))
             return
-        for answer, path in zip(answers, self.image, strict=True):
-            shown = ", ".join(f"{name} {p:.3f}" for name, p in dict(answer["p"]).items())
-            print(f"{path}: {answer['answer']} ({shown})")
+        for path, name, answer in zip(self.image, likeliest, answers, strict=True):
+            print(f"{path}: {name} ({', '.join(f'{other} {p:.3f}' for other, p in answer.items())})")

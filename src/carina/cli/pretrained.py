@@ -44,6 +44,8 @@ class Run:
 
     def run(self) -> None:
         """Print the five likeliest classes, or what share of the photo each class covers."""
+        import numpy as np
+
         from carina.data.pictures import open_photo
         from carina.models.pretrained import classify, load_pretrained, segment
 
@@ -53,11 +55,12 @@ class Run:
             for name, p in classify(pretrained, image):
                 print(f"{p:6.3f}  {name}")
             return
-        classes = segment(pretrained, image).argmax(0)
-        for index in classes.unique().tolist():
-            print(f"{float((classes == index).float().mean()):6.1%}  {pretrained.categories[index]}")
+        classes = segment(pretrained, image).argmax(0).numpy()
+        for index, pixels in enumerate(np.bincount(classes.flatten())):
+            if pixels:
+                print(f"{pixels / classes.size:6.1%}  {pretrained.categories[index]}")
         if self.output is not None:
-            _write_classes(classes.numpy(), self.output)
+            _write_classes(classes, self.output)
             print(f"Classes of the pixels: {self.output}")
 
 

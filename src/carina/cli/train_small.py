@@ -85,9 +85,9 @@ class Birds:
 
     def run(self) -> None:
         """Train, measure on the test pictures, write table and page."""
-        from carina.cli.train import _device
         from carina.learn.memory import keep_freed_memory
         from carina.models.birds import VARIANTS
+        from carina.pipeline.runtime import choose_device
         from carina.tasks.birds_data import read_birds
         from carina.tasks.birds_table import compare_birds
 
@@ -100,7 +100,7 @@ class Birds:
             range(self.seeds),
             self.output,
             epochs=self.epochs,
-            device=_device(self.device),
+            device=str(choose_device(self.device)),
             resume=self.resume,
             progress=not self.quiet,
         )

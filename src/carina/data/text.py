@@ -14,6 +14,8 @@ from carina.errors import InputError
 
 ASCII = 128
 """Characters that have a column of their own."""
+_PLAIN = dict(zip(map(ord, "\u2018\u2019\u201c\u201d\u2013\u2014"), "''\"\"--", strict=True))
+"""Typographic quotes and dashes to plain ones."""
 
 
 def read_text(path: str | Path) -> str:
@@ -34,7 +36,7 @@ def one_hot_characters(text: str) -> Float32[Tensor, "characters 128"]:
     Accents are taken off, typographic quotes and dashes become plain ones, and any other character beyond ASCII is
     left out.
     """
-    plain = text.translate(str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-"}))  # noqa: RUF001
+    plain = text.translate(_PLAIN)
     codes = list(unicodedata.normalize("NFKD", plain).encode("ascii", "ignore"))
     return one_hot(torch.tensor(codes, dtype=torch.int64), ASCII)
 
