@@ -132,8 +132,12 @@ class RunningPacs:
         with self._log.open("ab") as log:
             start = log.tell()
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        until(lambda: b"carina pacs: " in self._log.read_bytes()[start:] or self.process.poll() is not None)
-        assert self.process.poll() is None, self.log()
+        try:
+            until(lambda: b"carina pacs: " in self._log.read_bytes()[start:] or self.process.poll() is not None)
+            assert self.process.poll() is None, self.log()
+        except AssertionError:
+            self.kill()
+            raise
 
     def log(self) -> str:
         return self._log.read_text()

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import time
 from io import BytesIO
 from pathlib import Path
@@ -173,9 +174,11 @@ def test_a_study_is_pulled_and_stored_without_what_identifies_the_patient(orthan
     assert storescu(orthanc.port, *files, called="ORTHANC") == 0
     before = {one["0020000D"]["Value"][0] for one in orthanc.find("studies")}
     url = f"{orthanc.url}/dicom-web"
-    command = ["pull", url, "--study", study_uid(4), "--to", url, "--deidentify", "--images", "--format", "seg,sr"]
-    with running_pacs(tmp_path / "q", *command, "--weights", str(weights)) as pacs:
-        assert pacs.process.wait(240) == 0, pacs.log()
+    command = [sys.executable, "-m", "carina", "pacs", "pull", url, "--study", study_uid(4), "--to", url]
+    command += ["--deidentify", "--images", "--format", "seg,sr", "--weights", str(weights), "-f", str(tmp_path / "q")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "carina pacs: done"
     (new,) = {one["0020000D"]["Value"][0] for one in orthanc.find("studies")} - before
     with Http(url) as http:
         service = DicomWeb(http)
