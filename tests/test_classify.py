@@ -1,4 +1,4 @@
-"""The second stage: which crops the network is given, and how both stages become one probability."""
+"""M31: the second stage: which crops the network is given, and how both stages become one probability."""
 
 from pathlib import Path
 

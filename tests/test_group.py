@@ -1,4 +1,4 @@
-"""Grouping a probability map into candidates, against the plain way and by its laws."""
+"""M30: grouping a probability map into candidates, against the plain way and by its laws."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""DICOM series to volumes: order, place, identity and choice."""
+"""M22, M25: DICOM series to volumes: order, place, identity and choice."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""MetaImage, NIfTI and NRRD in and out; every format says the same as DICOM."""
+"""M22: MetaImage, NIfTI and NRRD in and out; every format says the same as DICOM."""
 
 import gzip
 import struct

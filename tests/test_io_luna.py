@@ -1,4 +1,4 @@
-"""The LUNA16 layout: scans, tables, identity."""
+"""M22, M25-M27: the LUNA16 layout: scans, tables, identity."""
 
 import pytest
 from hypothesis import given

