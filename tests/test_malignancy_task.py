@@ -1,4 +1,4 @@
-"""M37: fine-tuning to malignancy: what is frozen stays, outcomes follow the stated rule, and the ruler stands beside."""
+"""M37: fine-tuning to malignancy: what is frozen stays, outcomes follow the stated rule, the ruler stands beside."""
 
 import csv
 import shutil

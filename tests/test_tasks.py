@@ -1,4 +1,4 @@
-"""M29, M31: the CT experiments run from a prepared store to weights that load, and learn what is there to be learned."""
+"""M29, M31: CT experiments run from a prepared store to weights that load, and learn what is there to be learned."""
 
 import subprocess
 import sys
