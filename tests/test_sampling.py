@@ -41,7 +41,7 @@ def write_scan(folder: Path, name: str, nodules: tuple[Nodule, ...], negatives: 
     }
     for key, array in arrays.items():
         np.save(folder / f"{key}.npy", array)
-    return Scan(name, name, name, "", None, 1.5, 3.0, SHAPE, AFFINE, nodules, (), str(folder))
+    return Scan(name, name, name, "", None, 1.5, 3.0, SHAPE, AFFINE, nodules, folder=str(folder))
 
 
 @pytest.fixture(scope="module")
