@@ -49,7 +49,8 @@ def ending_of(path: Path) -> str | None:
 def series_uid_of(path: Path) -> str | None:
     """The series UID that a file is named by, as in LUNA16; None where its name is something else."""
     stem = path.name[: -len(ending_of(path) or path.suffix) or None]
-    return stem if is_uid(stem) and stem.count(".") >= 3 else None
+    # Two dots make a version number or a date too, unless the UID was derived from a UUID (PS3.5 B.2).
+    return stem if is_uid(stem) and (stem.count(".") >= 3 or stem.startswith("2.25.")) else None
 
 
 def read_image(path: str | Path) -> tuple[Shaped[np.ndarray, "z y x"], Geometry]:
