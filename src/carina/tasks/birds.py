@@ -29,7 +29,7 @@ PLAIN = FitSettings(epochs=12, optimizer="sgd", lr=0.02, momentum=0.9, schedule=
 RECIPES: dict[str, FitSettings] = {
     # The plain gradient descent that the network with one hidden layer is usually shown with.
     "mlp": FitSettings(epochs=12, optimizer="sgd", lr=1e-2),
-    "combined": replace(PLAIN, epochs=16, optimizer="adamw", lr=5e-3, weight_decay=0.05, schedule="one-cycle"),
+    "combined": replace(PLAIN, epochs=22, optimizer="adamw", lr=5e-3, weight_decay=0.05, schedule="one-cycle"),
 }
 """Where a variant is trained in another way than ``PLAIN``."""
 
