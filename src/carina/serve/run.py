@@ -1,6 +1,7 @@
 """A whole server: the folder's lock, the supervisor of detection, and Sanic. Must not know the command line."""
 
 import logging
+import multiprocessing
 import os
 import shutil
 import ssl
@@ -22,6 +23,8 @@ def run(settings: Settings) -> None:
     """
     if (settings.certificate is None) != (settings.key is None):
         raise UsageError("TLS needs both a certificate and its key")
+    # Threads and forks do not go together, and Sanic insists.
+    multiprocessing.set_start_method("spawn", force=True)
     folder = StateFolder(settings.folder)
     folder.make()
     with folder.own():
