@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,10 @@ import pytest
 import SimpleITK
 
 from carina.cli import main
-from carina.cli.info import Info
 from carina.errors import CarinaError
 from carina.io import read_ct, write_image
 from io_samples import edit, edit_all, move, small_ct, small_geometry, small_series
+from small_models import save_known_models
 
 DOC = Path(__file__).parents[1] / "docs" / "how-to" / "bad-input.md"
 ROWS = [
@@ -147,6 +147,12 @@ def no_raw(folder):
     (folder / "ct.zraw").unlink()
 
 
+def without_lungs(folder):
+    hu = np.full((40, 32, 32), 30, np.int16)
+    hu[:, :5] = -1000
+    image(hu, "ct.mha")(folder)
+
+
 MAKE: dict[str, Make] = {
     "a path that does not exist": lambda folder: folder / "nowhere",
     "an empty folder": lambda folder: None,
@@ -190,36 +196,78 @@ MAKE: dict[str, Make] = {
     "a .nii.gz file cut short": cut_image("ct.nii.gz"),
     "a .nii file cut short": cut_image("ct.nii"),
     "a .mhd file without its data": no_raw,
+    "a CT without lungs": without_lungs,
 }
 
 USABLE_BUT_AMBIGUOUS = {"CTs of two patients", "a folder of two image files", "a series UID that is not there"}
 """Each series can be read: ``carina info`` lists them and ends well, reading asks for a choice."""
 
 
+NO_INPUT: dict[str, list[str]] = {
+    "no path at all": ["info"],
+    "a probability above 1": ["detect", "-i", "ct", "-o", "out", "--threshold", "1.5"],
+    "an unknown output format": ["detect", "-i", "ct", "-o", "out", "--format", "pdf"],
+    "an unknown device": ["detect", "-i", "ct", "-o", "out", "--device", "gpu"],
+    "a folder without weights": ["detect", "-i", "ct", "-o", "out", "--weights", "nowhere"],
+}
+"""Refused before any CT is looked at."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_known_models(tmp_path_factory.mktemp("weights"))
+
+
 def matches(pattern: str, message: str) -> bool:
     return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("…")), message, re.DOTALL) is not None
 
 
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code)
+
+
 def test_every_row_is_tested_and_every_test_is_a_row():
-    assert {row[0] for row in ROWS} == {*MAKE, "no path at all"}
+    assert {row[0] for row in ROWS} == {*MAKE, *NO_INPUT}
 
 
-@pytest.mark.parametrize(("kind", "found_in", "message", "code"), ROWS, ids=[row[0] for row in ROWS])
-def test_refused_with_message_and_exit_code(tmp_path, capfd, kind, found_in, message, code):
-    if kind == "no path at all":
-        with pytest.raises(CarinaError, match=message):
-            Info(()).run()
-        arguments = ["info"]
-    else:
-        made = MAKE[kind](tmp_path)
-        path = made if isinstance(made, Path) else tmp_path
+def rows(wanted: Collection[str]) -> pytest.MarkDecorator:
+    chosen = [row for row in ROWS if row[0] in wanted]
+    return pytest.mark.parametrize(("kind", "found_in", "message", "code"), chosen, ids=[row[0] for row in chosen])
+
+
+@rows(MAKE)
+def test_detect_refuses_in_one_line_with_message_and_exit_code(tmp_path, capfd, weights, kind, found_in, message, code):
+    (tmp_path / "in").mkdir()
+    made = MAKE[kind](tmp_path / "in")
+    path = made if isinstance(made, Path) else tmp_path / "in"
+    series = ["--series", "9.9.9"] if kind == "a series UID that is not there" else []
+    arguments = ["-o", tmp_path / "out", "--weights", weights, "--runtime", "torch", *series]
+    assert run("detect", "-i", path, *arguments) == int(code)
+    said, line = capfd.readouterr()
+    assert said == ""
+    assert line.count("\n") == 1
+    assert matches(f"carina: {message}\n", line), line
+    assert not list((tmp_path / "out").glob("*/*"))
+
+
+@rows(MAKE)
+def test_what_reads_refuses_and_what_lists_says_why(tmp_path, capfd, kind, found_in, message, code):
+    made = MAKE[kind](tmp_path)
+    path = made if isinstance(made, Path) else tmp_path
+    if found_in != "lungs":
         with pytest.raises(CarinaError) as refused:
             read_ct(path, series_uid="9.9.9" if kind == "a series UID that is not there" else None)
         assert matches(message, str(refused.value)), str(refused.value)
         assert capfd.readouterr() == ("", "")
-        arguments = ["info", str(path)]
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    judged_by_info = found_in != "pixels" and kind not in USABLE_BUT_AMBIGUOUS
-    if judged_by_info:
-        assert ended.value.code == int(code)
+    seen_by_info = found_in == "header" and kind not in USABLE_BUT_AMBIGUOUS
+    assert run("info", path) == (int(code) if seen_by_info else 0)
+
+
+@rows(NO_INPUT)
+def test_commands_that_cannot_be_carried_out(capsys, monkeypatch, tmp_path, kind, found_in, message, code):
+    monkeypatch.chdir(tmp_path)
+    assert run(*NO_INPUT[kind]) == int(code)
+    assert matches(f"carina: {message}\n", capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())

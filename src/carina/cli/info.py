@@ -28,7 +28,7 @@ class Info:
         from carina.io import list_series
 
         if not self.path:
-            raise UsageError("carina info needs a path")
+            raise UsageError("info needs a path: a folder or files")
         infos = list_series(self.path)
         if self.json:
             print(msgspec.json.format(msgspec.json.encode(infos), indent=2).decode())
