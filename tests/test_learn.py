@@ -74,12 +74,14 @@ def test_a_missed_voxel_costs_more_than_a_false_one() -> None:
     assert missed_dice_loss(missed, truth, weight) > 2 * missed_dice_loss(wrong, truth, weight)
 
 
-def test_only_the_hardest_negatives_count() -> None:
+def test_without_a_nodule_the_marking_loss_is_dice_and_the_weighted_mean_of_the_negatives() -> None:
     logits = torch.full((1, 1, 10, 10), -6.0)
     logits[0, 0, 0, 0] = 3.0
     truth, weight = torch.zeros(1, 1, 10, 10), torch.ones(1, 1, 10, 10)
-    alone = marking_loss(logits, truth, weight, hardest=0.01).item()
-    assert alone == pytest.approx(math.log(1 + math.exp(3)), rel=1e-5)
+    mean = (math.log(1 + math.exp(3)) + 99 * math.log(1 + math.exp(-6))) / 100
+    marked = torch.sigmoid(logits).sum().item()
+    dice = 1 - 1 / (marked + 1)
+    assert marking_loss(logits, truth, weight, negatives=5.0).item() == pytest.approx(dice + 5 * mean, rel=1e-5)
 
 
 def counted(log_odds: np.ndarray, truth: np.ndarray) -> BinaryMetrics:

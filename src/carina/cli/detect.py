@@ -2,8 +2,8 @@
 
 import csv
 import json
+import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -156,11 +156,12 @@ class _Ledger:
 
     def add(self, row: dict[str, str]) -> None:
         self.rows = [r for r in self.rows if r["input"] != row["input"]] + [row]
-        with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False, newline="", suffix=".tmp") as file:
+        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with draft.open("w", newline="") as file:
             writer = csv.DictWriter(file, SUMMARY, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        Path(file.name).replace(self.path)
+        draft.replace(self.path)
 
 
 STAGES = {

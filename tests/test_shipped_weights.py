@@ -1,0 +1,111 @@
+"""What the shipped weights find, on phantoms and on real scans that did not train them (M21, M29-M33)."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from carina.data.phantom import make_phantom
+from carina.findings import Finding
+from carina.io import read_ct, write_image
+from carina.models.card import load_card
+from carina.pipeline import Detector
+
+WEIGHTS = Path(str(files("carina"))) / "weights"
+LUNA_CENTER = (56.208, 86.343, -115.868)
+LUNA_DIAMETER_MM = 23.35
+FULL_CHESTS = (
+    "cptac-c3n-00247",
+    "lung-pet-ct-dx-a0001-sharp",
+    "lung-pet-ct-dx-a0001-soft",
+    "lung-pet-ct-dx-a0002-sharp",
+    "lung-pet-ct-dx-a0002-soft",
+    "cip-64/dicom",
+)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.load(device="cpu")
+
+
+def hits(finding: Finding, center_lps: tuple[float, float, float], diameter_mm: float) -> bool:
+    return float(np.linalg.norm(np.subtract(finding.center_lps, center_lps))) <= diameter_mm / 2
+
+
+def test_all_weights_together_are_under_10_mb() -> None:
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 10e6
+
+
+@pytest.mark.parametrize("name", ["segmentation", "nodule"])
+def test_cards_name_every_series_and_not_the_test_scan(name: str) -> None:
+    training = load_card(WEIGHTS / name).training
+    assert len(training.series_uids) > 70
+    assert (
+        sum(not uid.startswith("2.25.") for uid in training.series_uids) == 5
+    )  # the real CTs behind the synthetic ones
+    assert not any(uid.endswith("179049373636438705059720603192") for uid in training.series_uids)
+
+
+@pytest.mark.slow
+def test_large_nodules_of_unseen_phantoms_are_found(detector: Detector) -> None:
+    found, wrong, there = 0, 0, 0
+    for seed in (9101, 9102, 9103):
+        phantom = make_phantom(seed, nodules=3)
+        findings = detector.detect(phantom.volume).report.findings
+        large = [nodule for nodule in phantom.nodules if nodule.diameter_mm >= 6]
+        there += len(large)
+        found += sum(any(hits(f, n.center_lps, n.diameter_mm) for f in findings) for n in large)
+        wrong += sum(not any(hits(f, n.center_lps, n.diameter_mm) for n in phantom.nodules) for f in findings)
+    assert there >= 3
+    assert found >= 0.6 * there
+    assert wrong <= 4 * 3
+
+
+@pytest.mark.slow
+def test_an_empty_phantom_gives_at_most_two_findings(detector: Detector) -> None:
+    assert len(detector.detect(make_phantom(9201, nodules=0).volume).report.findings) <= 2
+
+
+@pytest.mark.data
+def test_the_luna16_nodule_is_the_first_finding(detector: Detector, lidc_0001: Path) -> None:
+    findings = detector.detect(lidc_0001).report.findings
+    assert len(findings) <= 2
+    assert hits(findings[0], LUNA_CENTER, LUNA_DIAMETER_MM)
+    assert findings[0].diameter_mm == pytest.approx(LUNA_DIAMETER_MM, abs=3)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_dicom_metaimage_and_nifti_give_the_same_centre(detector: Detector, lidc_0001: Path, tmp_path: Path) -> None:
+    volume = read_ct(lidc_0001)
+    centers = [detector.detect(lidc_0001).report.findings[0].center_lps]
+    for name in ("scan.mhd", "scan.nii.gz"):
+        write_image(volume.hu, volume.geometry, tmp_path / name)
+        centers.append(detector.detect(tmp_path / name).report.findings[0].center_lps)
+    assert np.ptp(np.array(centers), axis=0).max() < 0.01
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL_CHESTS)
+def test_every_full_chest_runs_to_a_report(detector: Detector, data_dir: Path, name: str) -> None:
+    report = detector.detect(data_dir / "ct" / name).report
+    assert len(report.findings) <= 20
+    assert report.input.lung_litres > 2
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_detect_stays_under_three_gib(lidc_0001: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "carina", "detect", "-i", str(lidc_0001), "-o", str(tmp_path), "--json", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True, env=dict(os.environ))
+    assert json.loads(done.stdout)["findings"]
+    peak_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert peak_kib < 3 * 1024**2
