@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from carina.ct.preprocess import Preprocessing
 from carina.export import Subject
 from carina.models import Card, build
 
@@ -12,8 +13,8 @@ SPECS = {
 }
 
 
-def tiny(name: str) -> Subject:
-    """The segmentation or the nodule network, small; batch norms as after training."""
+def tiny(name: str, **card: float) -> Subject:
+    """The segmentation or the nodule network, small; batch norms as after training; ``card`` goes into its card."""
     torch.manual_seed(1)
     module = build(SPECS[name]).eval().requires_grad_(False)
     for part in module.modules():
@@ -22,4 +23,5 @@ def tiny(name: str) -> Subject:
             part.running_var.uniform_(0.3, 2)
             part.weight.uniform_(0.5, 1.5)
             part.bias.normal_(0, 0.3)
-    return Subject(name, module, Card(name, name, SPECS[name]))
+    preprocessing = Preprocessing(crop_zyx=(16, 16, 32))
+    return Subject(name, module, Card(name, name, SPECS[name], preprocessing, **card))

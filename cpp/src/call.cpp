@@ -1,7 +1,7 @@
 // carina-call: one network on one stored input, timed; the C++ half of the page "four ways".
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-
+#include <c10/core/GradMode.h>
 
 #include <chrono>
 #include <fstream>
@@ -49,7 +49,7 @@ int main(int count, char** values) {
     std::vector<int64_t> shape;
     for (int i = 6; i < count; ++i) shape.push_back(std::stoll(values[i]));
     const at::Tensor crops = read_crops(values[3], shape);
-    const at::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     at::Tensor logits = call(network, crops, {shape[0], 2});
     const double start = milliseconds(begin);
     Json::List times;

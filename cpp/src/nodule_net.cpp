@@ -12,7 +12,7 @@ namespace nn = torch::nn;
 
 NoduleNetImpl::NoduleNetImpl(int64_t first_filters, int64_t head_inputs) {
   input_norm_ = register_module("input_norm", nn::BatchNorm3d(1));
-  blocks_ = register_module("blocks", nn::Sequential());
+  blocks_ = register_module("blocks", nn::ModuleList());
   int64_t before = 1;
   for (int level = 0; level < 4; ++level) {
     const int64_t after = first_filters << level;
@@ -25,7 +25,9 @@ NoduleNetImpl::NoduleNetImpl(int64_t first_filters, int64_t head_inputs) {
 }
 
 torch::Tensor NoduleNetImpl::forward(torch::Tensor crops) {
-  return head_(blocks_->forward(input_norm_(std::move(crops))).flatten(1));
+  torch::Tensor x = input_norm_(std::move(crops));
+  for (const auto& block : *blocks_) x = block->as<nn::Sequential>()->forward(x);
+  return head_(x.flatten(1));
 }
 
 NoduleNet load_nodule_net(const std::filesystem::path& torchscript) {

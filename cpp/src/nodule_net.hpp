@@ -16,7 +16,7 @@ class NoduleNetImpl : public torch::nn::Module {
 
  private:
   torch::nn::BatchNorm3d input_norm_{nullptr};
-  torch::nn::Sequential blocks_{nullptr};
+  torch::nn::ModuleList blocks_{nullptr};
   torch::nn::Linear head_{nullptr};
 };
 TORCH_MODULE(NoduleNet);

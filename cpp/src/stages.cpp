@@ -1,6 +1,7 @@
 #include "stages.hpp"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <array>
@@ -93,12 +94,12 @@ double Constants::p_nodule(double segmentation, double classification) const {
 }
 
 std::vector<float> segment(const Scan& scan, const Network& network, const Constants& c) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const auto& shape = scan.geometry.shape;
   at::Tensor hu = at::empty({shape[0], shape[1], shape[2]});
   std::transform(scan.hu.begin(), scan.hu.end(), hu.data_ptr<float>(), [&](int16_t value) { return scaled(value, c); });
   const at::Tensor region =
-      at::from_blob(const_cast<uint8_t*>(scan.region.data()), hu.sizes(), at::kUInt8).to(at::kBool);
+      at::from_blob(const_cast<uint8_t*>(scan.region.data()), hu.sizes(), at::kByte).to(at::kBool);
   at::Tensor total = at::zeros_like(hu);
   for (int64_t k = 0; k < c.flips; ++k) {
     const auto& axes = c.flip_axes.at(static_cast<size_t>(k));
@@ -162,7 +163,7 @@ std::vector<Candidate> group(const Scan& scan, const std::vector<float>& probabi
 
 std::vector<double> classify(const Scan& scan, const std::vector<Vector3>& centers_lps, const Network& network,
                              const Constants& c) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   const auto& shape = scan.geometry.shape;
   const auto& [depth, height, width] = c.crop;
   std::vector<double> out;

@@ -23,6 +23,5 @@ android {
 }
 
 dependencies {
-    // Of the same minor version as the Python package that wrote the .pte file.
-    implementation("org.pytorch:executorch-android:1.0.0")
+    implementation("org.pytorch:executorch-android:${property("executorchVersion")}")
 }

@@ -153,6 +153,8 @@ def _input_values(subject: Subject) -> str:
     match subject.card.spec["kind"]:
         case "unet":
             return f"neighbouring axial slices, feet to head, the first and last repeated beyond the ends; {scaled}"
+        case "unet3d":
+            return f"axes channel, z, y, x; any part of a scan; {scaled}"
         case "nodule":
             return f"axes channel, z, y, x; the candidate is voxel shape // 2; -1000 HU outside the scan; {scaled}"
         case "picture":
@@ -163,6 +165,7 @@ def _input_values(subject: Subject) -> str:
 
 _OUTPUT_VALUES = {
     "unet": "logit of nodule for each pixel of the middle slice; the probability is 1 / (1 + exp(-logit))",
+    "unet3d": "logit of nodule for each voxel; the probability is 1 / (1 + exp(-logit))",
     "nodule": "logits; softmax over the last axis, second column, is the probability of the positive class",
     "picture": "logits; softmax over the last axis gives the probability of each class",
 }

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from carina.ct.preprocess import Preprocessing, prepare_scan
+from carina.errors import UsageError
 from carina.hu import AIR
 from carina.io.image import write_image
 from carina.models.card import Calibration, Card
@@ -78,7 +79,13 @@ class PipelineConstants:
 
 
 def pipeline_constants(segmentation: Card, nodule: Card, malignancy: DiameterRule) -> PipelineConstants:
-    """Gather the constants from the cards and from the pipeline itself."""
+    """Gather the constants from the cards and from the pipeline itself.
+
+    Raises:
+        UsageError: the segmentation is not by the 2.5-D U-Net, which the steps describe.
+    """
+    if segmentation.spec["kind"] != "unet":
+        raise UsageError(f"pipeline.json describes the 2.5-D U-Net, not {segmentation.spec['kind']!r}")
     return PipelineConstants(
         preprocessing=nodule.preprocessing,
         fill_hu=AIR,

@@ -10,21 +10,29 @@ import numpy as np
 import torch
 from torch import nn
 
+from carina.errors import UsageError
 from carina.export.fold_depth import FoldedNodule, scales_for_norms
 from carina.export.quiet import no_native_remarks, no_remarks
 from carina.export.runner import Runner
 from carina.export.subject import Subject
 from carina.models.nodule import NoduleNet
+from carina.models.unet3d import UNet3d
 
 LONGEST = 512
 """Longest height and width of slices; the file reserves memory for them."""
 
 
 def folded(subject: Subject) -> nn.Module:
-    """The network with layers that ExecuTorch has."""
+    """The network with layers that ExecuTorch has.
+
+    Raises:
+        UsageError: it has 3-D layers that cannot be folded.
+    """
     if isinstance(subject.module, NoduleNet):
         z, y, x = subject.input_shape[2:]
         return FoldedNodule(subject.module, (z, y, x)).eval()
+    if isinstance(subject.module, UNet3d):
+        raise UsageError(f"{subject.name}: the 3-D U-Net cannot be folded for ExecuTorch; leave executorch out")
     return scales_for_norms(subject.module).eval()
 
 

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from carina.export.subject import Subject
 TOLERANCE = 1e-4
 """Largest difference of a probability that an artefact may show; above it the export fails."""
 
-Batches = Sequence[Float32[np.ndarray, "b *input"]]
+Batches: TypeAlias = Sequence[Float32[np.ndarray, "..."]]
+"""Inputs of any sizes."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def random_batches(subject: Subject, *, single: bool = False) -> list[np.ndarray
         subject: the network.
         single: of one sample each, for runtimes that take no more.
     """
-    sizes = ((1, (2, 5)), (1 if single else 3, (8, 6)))
+    sizes = ((1, (2, 5, 3)), (1 if single else 3, (8, 6, 2)))
     return [subject.example(batch, steps, seed).numpy() for seed, (batch, steps) in enumerate(sizes)]
 
 

@@ -17,12 +17,13 @@ from torch.export import Dim
 from carina.errors import UsageError
 from carina.models.card import Card, load_model
 from carina.models.unet import UNet
+from carina.models.unet3d import UNet3d
 
 FREE = -1
 """An axis of any length, in the way ONNX and Triton write it."""
 
-_SLICES_STEPS = (3, 4)
-"""Example height and width of slices, in multiples of what the network takes."""
+_STEPS = (3, 4, 2)
+"""Example lengths of free axes other than the batch, in multiples of what the network takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,9 @@ class Subject:
     @property
     def input_name(self) -> str:
         """Name of the input in formats that have names."""
-        return {"unet": "slices", "nodule": "crops", "picture": "images"}.get(self.card.spec["kind"], "values")
+        return {"unet": "slices", "unet3d": "blocks", "nodule": "crops", "picture": "images"}.get(
+            self.card.spec["kind"], "values"
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -60,6 +63,8 @@ class Subject:
         if isinstance(self.module, UNet):
             return (FREE, self.module.input_norm.num_features, FREE, FREE)
         match self.card.spec["kind"]:
+            case "unet3d":
+                return (FREE, 1, FREE, FREE, FREE)
             case "nodule":
                 return (FREE, 1, *self.card.spec.get("crop_zyx", self.card.preprocessing.crop_zyx))
             case "picture":
@@ -74,19 +79,21 @@ class Subject:
         """Shape of the logits, likewise."""
         if self.card.spec["kind"] == "unet":
             return (FREE, 1, FREE, FREE)
+        if self.card.spec["kind"] == "unet3d":
+            return self.input_shape
         return (FREE, *self.module(self.example(1)).shape[1:])
 
     @property
     def multiple(self) -> int:
         """Height and width of slices must be multiples of this; 1 for other networks."""
-        return 2 ** (len(self.module.down) - 1) if isinstance(self.module, UNet) else 1
+        return 2 ** (len(self.module.down) - 1) if isinstance(self.module, UNet | UNet3d) else 1
 
-    def shape(self, batch: int, steps: Sequence[int] = _SLICES_STEPS) -> tuple[int, ...]:
+    def shape(self, batch: int, steps: Sequence[int] = _STEPS) -> tuple[int, ...]:
         """``input_shape`` with its free axes filled: ``batch``, then ``steps`` multiples of ``multiple``."""
         filled = iter((batch, *(self.multiple * step for step in steps)))
         return tuple(next(filled) if length == FREE else length for length in self.input_shape)
 
-    def example(self, batch: int, steps: Sequence[int] = _SLICES_STEPS, seed: int = 0) -> Float[Tensor, "b *input"]:
+    def example(self, batch: int, steps: Sequence[int] = _STEPS, seed: int = 0) -> Float[Tensor, "b *input"]:
         """Random input in the range that the network was trained on."""
         values = np.random.default_rng(seed).uniform(-1, 1, self.shape(batch, steps)).astype(np.float32)
         if self.card.spec["kind"] == "picture":
@@ -101,7 +108,9 @@ class Subject:
             longest: longest height and width, for runtimes that lay out their memory beforehand.
         """
         top = None if longest is None else longest // self.multiple
-        names = iter(("batch", "height", "width"))
+        names = iter(
+            ("batch", "height", "width") if len(self.input_shape) < 5 else ("batch", "depth", "height", "width")
+        )
         axes = {axis: next(names) for axis, length in enumerate(self.input_shape) if length == FREE}
         free = {
             axis: Dim("batch", min=1) if axis == 0 else self.multiple * Dim(f"{name}_steps", min=2, max=top)
@@ -112,7 +121,7 @@ class Subject:
     def probability(self, logits: Float[np.ndarray, "b *output"]) -> Float[np.ndarray, "b *answer"]:
         """The positive class's probability from logits; networks that give a number give it unchanged."""
         match self.card.spec["kind"]:
-            case "unet":
+            case "unet" | "unet3d":
                 return np.asarray(expit(logits[:, 0]))
             case "nodule" | "picture":
                 return np.asarray(softmax(logits, axis=1)[:, 1])

@@ -1,0 +1,185 @@
+"""The C++ programs: built against the installed PyTorch, and equal to Python on the same files."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from carina.data.phantom import make_phantom
+from carina.export import Subject, export_model
+from carina.export.constants import pipeline_constants, write_constants, write_region
+from carina.export.manifest import Manifest, write_manifest
+from carina.findings import Report
+from carina.io import read_ct, write_image
+from carina.models import save_model
+from carina.models.malignancy import DiameterRule, RuleEvidence
+from carina.pipeline import Detector
+from tiny_networks import tiny
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("g++")), reason="needs cmake and g++"),
+]
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """The folder of the built programs; ``CARINA_CPP_BUILD`` names one that is kept between sessions."""
+    kept = os.environ.get("CARINA_CPP_BUILD")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("cpp")
+    prefix = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}"
+    subprocess.run(["cmake", "-S", ROOT / "cpp", "-B", folder, prefix], check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", folder, "-j", "2"], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def case(tmp_path_factory):
+    """A phantom, tiny networks that mark parts of it, everything exported, and Python's report."""
+    folder = tmp_path_factory.mktemp("case")
+    volume = make_phantom(3, nodules=2, slice_thickness_mm=4.0, pixel_mm=1.0).volume
+    scan = folder / "1.2.3.4.mhd"
+    write_image(volume.hu, volume.geometry, scan)
+    exported, weights = folder / "exported", folder / "weights"
+    subjects = {}
+    for name in ("segmentation", "nodule"):
+        subject = tiny(name, threshold=0.55 if name == "segmentation" else 0.0)
+        card = save_model(weights / name, subject.module, subject.card)
+        subjects[name] = Subject(name, subject.module, card)
+    evidence = RuleEvidence("none", "none", (), 1, 1, 0.5, (0.4, 0.6), 0.0, 0.0, "made up")
+    rule = DiameterRule(-5.0, 1.5, "log", evidence)
+    rule.save(weights / "malignancy.json")
+    entries = {name: export_model(s, exported, ["traced", "scripted"]) for name, s in subjects.items()}
+    write_manifest(exported, Manifest("0", "", entries))
+    constants = pipeline_constants(subjects["segmentation"].card, subjects["nodule"].card, rule)
+    write_constants(exported, constants)
+    ct = read_ct(scan)
+    write_region(exported, ct, constants.preprocessing)
+    report = Detector.load(weights, device="cpu", runtime="torch").detect(scan).report
+    assert len(report.findings) >= 3
+    return scan, exported, report
+
+
+def call(program, *arguments, **options):
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
+
+
+@pytest.mark.parametrize("form", ["traced", "scripted", "front-end"])
+def test_the_report_is_that_of_python(programs, case, tmp_path, form):
+    scan, exported, expected = case
+    output = tmp_path / "report.json"
+    done = call(programs / "carina-run", scan, "--exported", exported, "--format", form, "-o", output)
+    assert done.returncode == 0, done.stderr
+    report = Report.from_json(output.read_bytes())
+    assert report.case_id == expected.case_id == "1.2.3.4"
+    assert report.input.series_uid == expected.input.series_uid
+    assert report.input.shape_zyx == expected.input.shape_zyx
+    assert report.input.lung_litres == pytest.approx(expected.input.lung_litres, rel=0.01)
+    assert len(report.findings) == len(expected.findings)
+    for found, wanted in zip(report.findings, expected.findings, strict=True):
+        assert found.slice_index == wanted.slice_index
+        assert np.allclose(found.center_lps, wanted.center_lps, atol=0.01)
+        assert np.allclose(found.center_zyx, wanted.center_zyx, atol=0.01)
+        assert found.volume_mm3 == pytest.approx(wanted.volume_mm3, rel=1e-3)
+        assert found.mean_hu == pytest.approx(wanted.mean_hu, abs=0.5)
+        for field in ("p_nodule", "p_malignant", "segmentation_score", "classification_score"):
+            assert getattr(found, field) == pytest.approx(getattr(wanted, field), abs=1e-4), field
+    assert report.patient.p_malignant == pytest.approx(expected.patient.p_malignant, abs=1e-4)
+    assert report.threshold == expected.threshold
+    assert [m.sha256 for m in report.models] == [m.sha256 for m in expected.models[:2]]
+
+
+def test_given_candidates_are_classified_as_in_python(programs, case, tmp_path):
+    scan, exported, expected = case
+    rows = [("1.2.3.4", *f.center_lps, 1) for f in expected.findings] + [("9.9.9.9", 0, 0, 0, 0)]
+    table = tmp_path / "candidates.csv"
+    table.write_text("seriesuid,coordX,coordY,coordZ,class\n" + "".join(",".join(map(str, r)) + "\n" for r in rows))
+    output = tmp_path / "candidates.json"
+    done = call(programs / "carina-run", scan, "--exported", exported, "--candidates", table, "-o", output)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(output.read_text())["candidates"]
+    assert len(found) == len(expected.findings)
+    for row, wanted in zip(found, expected.findings, strict=True):
+        assert row["classification_score"] == pytest.approx(wanted.classification_score, abs=1e-4)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"", "ElementDataFile is missing"),
+    (b"not an image", "not a MetaImage header"),
+    (b"NDims = 2\nElementDataFile = LOCAL\n", "NDims is 2, not 3"),
+    (b"NDims = 3\nDimSize = 4 4\nElementDataFile = LOCAL\n", "expected 3 numbers"),
+    (b"NDims = 3\nDimSize = 4 4 4\nElementType = MET_SHORT\nElementDataFile = LOCAL\nxx", "asks for 128"),
+    (b"NDims = 3\nDimSize = 4 4 4\nElementType = MET_LONG\nElementDataFile = LOCAL\n", "MET_LONG"),
+    (b"NDims = 3\nDimSize = 4 4 4\nElementType = MET_SHORT\nElementDataFile = gone.raw\n", "cannot open"),
+    (b"NDims = 3\nDimSize = 4 4 4\nElementType = MET_SHORT\nCompressedData = True\nElementDataFile = LOCAL\nxx",
+     "damaged or cut short"),
+    (b"NDims = 3\nDimSize = 4 4 4\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n" + bytes(64),
+     "cannot be HU"),
+])  # fmt: skip
+def test_a_bad_scan_ends_with_one_line(programs, case, tmp_path, content, message):
+    bad = tmp_path / "bad.mhd"
+    bad.write_bytes(content)
+    done = call(programs / "carina-run", bad, "--exported", case[1], "-o", tmp_path / "out.json")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_missing_model_is_named(programs, case, tmp_path):
+    scan, exported, _ = case
+    done = call(programs / "carina-run", scan, "--exported", exported, "--format", "aoti", "-o", tmp_path / "out.json")
+    assert done.returncode == 1
+    assert "nodule.aoti.pt2" in done.stderr
+
+
+def test_wrong_arguments_end_with_code_2(programs):
+    done = call(programs / "carina-run", "--what", "x")
+    assert done.returncode == 2
+    assert "unknown option --what" in done.stderr
+
+
+def test_an_input_of_another_shape_is_refused(programs, case, tmp_path):
+    _, exported, _ = case
+    crops = tmp_path / "crops.f32"
+    np.zeros((1, 1, 16, 16, 16), np.float32).tofile(crops)
+    done = call(programs / "carina-call", "load", exported / "nodule.traced.pt", crops, 1, 1, 1, 1, 16, 16, 16)
+    assert done.returncode == 1
+    assert "does not take an input of shape [1, 1, 16, 16, 16]" in done.stderr
+
+
+def test_the_front_end_gives_the_logits_of_the_script(programs, case, tmp_path):
+    _, exported, _ = case
+    subject = tiny("nodule")
+    crops = subject.example(2).numpy()
+    file = tmp_path / "crops.f32"
+    crops.tofile(file)
+    for way in ("load", "front-end"):
+        done = call(programs / "carina-call", way, exported / "nodule.traced.pt", file, 1, 1, *crops.shape)
+        assert done.returncode == 0, done.stderr
+        logits = np.reshape(json.loads(done.stdout)["logits"], (2, 2))
+        with torch.inference_mode():
+            assert np.allclose(logits, subject.module(torch.from_numpy(crops)).numpy(), atol=1e-5)
+
+
+def test_a_compressed_scan_is_read_like_the_plain_one(programs, case, tmp_path):
+    scan, exported, _ = case
+    volume = read_ct(scan)
+    outputs = []
+    for name in ("plain.mhd", "packed.mha"):
+        write_image(volume.hu, volume.geometry, tmp_path / name)
+        table = tmp_path / "candidates.csv"
+        x, y, z = volume.geometry.to_lps(np.array(volume.geometry.shape_zyx) / 2)
+        table.write_text(f"coordX,coordY,coordZ\n{x},{y},{z}\n")
+        done = call(programs / "carina-run", tmp_path / name, "--exported", exported,
+                    "--candidates", table, "-o", tmp_path / "out.json")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        outputs.append(json.loads((tmp_path / "out.json").read_text())["candidates"])
+    assert outputs[0] == outputs[1]
