@@ -74,6 +74,7 @@ class Server:
                 if self.name.startswith("carina"):
                     await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{self.port}/readyz")
                 if (await Client(self).ask(body))[0] == 200:
+                    print(f"{self.name} answers", file=sys.stderr)
                     return
             await asyncio.sleep(0.5)
         raise SystemExit(f"{self.name} does not answer")
@@ -251,12 +252,13 @@ def main() -> None:
         result = asyncio.run(measure(options, Path(name)))
     print(f"{result['machine']}; torch {result['torch']}; load average {result['load_average']}\n")
     print(
-        "| server | clients | requests/s | p50 ms | p99 ms | answered | 503 | errors |\n|---|---|---|---|---|---|---|---|"
+        "| server | clients | requests/s | p50 ms | p99 ms | answered | 503 | errors |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     for row in result["table"]:
         print(
-            f"| {row['server']} | {row['clients']} | {row['per_second']:.1f} | {row['p50_ms']:.1f} | {row['p99_ms']:.1f} "
-            f"| {row['answered']} | {row['refused']} | {row['errors']} |"
+            f"| {row['server']} | {row['clients']} | {row['per_second']:.1f} | {row['p50_ms']:.1f} "
+            f"| {row['p99_ms']:.1f} | {row['answered']} | {row['refused']} | {row['errors']} |"
         )
     print()
     held = claims(result)

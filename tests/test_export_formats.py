@@ -110,10 +110,15 @@ def test_a_compiled_format_is_equal_to_pytorch(tmp_path, network, name):
     assert entry.artefacts[0].runtime.split()[0] == FORMATS[name].package
 
 
-@pytest.mark.parametrize("spec", [
-    {"kind": "unet3d", "depth": 2, "first_filters": 2}, {"kind": "small"}, {"kind": "line"}, {"kind": "picture", "variant": "combined", "mean": [0.5] * 3,
-                                           "deviation": [0.2] * 3},
-])  # fmt: skip
+OTHER_NETWORKS: list[dict[str, object]] = [
+    {"kind": "unet3d", "depth": 2, "first_filters": 2},
+    {"kind": "small"},
+    {"kind": "line"},
+    {"kind": "picture", "variant": "combined", "mean": [0.5] * 3, "deviation": [0.2] * 3},
+]
+
+
+@pytest.mark.parametrize("spec", OTHER_NETWORKS)
 def test_other_networks_leave_too(tmp_path, spec):
     from carina.export import Subject
     from carina.models import Card, build

@@ -71,9 +71,7 @@ def test_what_a_preset_names_wrongly_is_refused_with_its_path(tmp_path: Path, te
 
 def test_false_leaves_out_what_may_be_left_out(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(
-        "[nodule]\naugment = false\n[segmentation.augment]\nflip = false\n[malignancy.fit]\nema = false"
-    )
+    path.write_text("[nodule]\naugment = false\n[segmentation.augment]\nflip = false\n[malignancy.fit]\nema = false")
     preset = load_preset(str(path))
     assert preset.nodule.augment is None
     assert preset.malignancy.fit.ema is None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -72,7 +73,7 @@ class Export:
                 self.output,
                 formats,
                 samples=_samples(subject, volume, self.scan),
-                progress=lambda name, subject=subject: print(f"{subject.name}: {name}", flush=True),
+                progress=partial(_tell, subject.name),
             )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(__version__, now, entries)
@@ -160,3 +161,7 @@ def _samples(subject: "Subject", volume: "Volume | None", scan: Path | None) -> 
         return {}
     found = samples(subject, volume)
     return {"crops of a phantom" if scan is None else "crops of the scan given": found} if found else {}
+
+
+def _tell(network: str, what: str) -> None:
+    print(f"{network}: {what}", flush=True)

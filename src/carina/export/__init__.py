@@ -5,7 +5,8 @@ float64, and notes all in a manifest. Each format has one module that writes it 
 packages only when they are asked for. Must not know training.
 """
 
-from carina.export.artefacts import FORMATS, Artefact, export_model
+from carina.export.artefacts import FORMATS, export_model
+from carina.export.manifest import Artefact
 from carina.export.parity import TOLERANCE, Parity
 from carina.export.subject import Subject
 

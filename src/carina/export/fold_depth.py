@@ -80,7 +80,9 @@ class FoldedNodule(nn.Module):
         super().__init__()
         self.crop_zyx = crop_zyx
         self.input_norm = Scale(network.input_norm)
-        self.blocks = nn.Sequential(*(_folded(layer) for block in network.blocks.children() for layer in block))
+        self.blocks = nn.Sequential(
+            *(_folded(layer) for block in network.blocks.children() for layer in block.children())
+        )
         self.head = copy.deepcopy(network.head)
 
     def forward(self, crops: Tensor) -> Tensor:

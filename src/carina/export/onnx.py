@@ -90,5 +90,5 @@ def _graph(subject: Subject) -> bytes:
             verbose=False,
         )
         assert program is not None
-        program.save(file)
+        program.save(file)  # type: ignore[arg-type]  # a file object serves, as torch's own docs say
     return file.getvalue()

@@ -5,6 +5,7 @@ this kind of processor, run without Python. Both may have the ending ``.pt2``. M
 """
 
 import shutil
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def run_aoti(path: Path) -> Runner:
         return _runner(torch._inductor.aoti_load_package(str(path)))
 
 
-def _runner(function: torch.nn.Module) -> Runner:
+def _runner(function: Callable[[torch.Tensor], torch.Tensor]) -> Runner:
     def run(batch: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             logits: torch.Tensor = function(torch.from_numpy(batch))

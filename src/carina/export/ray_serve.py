@@ -73,6 +73,8 @@ class InferenceServer:
 def application(arguments: dict[str, str]) -> Application:
     """What ``serve run`` starts: ``folder``, ``network`` and ``replicas`` from its command line."""
     replicas = int(arguments.get("replicas", "1"))
-    return InferenceServer.options(num_replicas=replicas).bind(
+    deployment: Any = InferenceServer
+    bound: Application = deployment.options(num_replicas=replicas).bind(
         arguments.get("folder", "exported"), arguments.get("network", "nodule")
     )
+    return bound

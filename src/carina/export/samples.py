@@ -33,7 +33,7 @@ def samples(subject: Subject, volume: Volume) -> Batches:
     preprocessing = subject.card.preprocessing
     scan = prepare_scan(volume, preprocessing)
     if subject.card.spec["kind"] == "nodule":
-        crops = cut_crops(scan.hu, dense_places(scan), subject.input_shape[2:], AIR)[:, None]
+        crops = cut_crops(scan.hu, dense_places(scan), preprocessing.crop_zyx, AIR)[:, None]
         return [normalise(crops.astype(np.float32), preprocessing.clip_hu)]
     return [slabs(scan, subject, preprocessing)]
 
@@ -41,7 +41,7 @@ def samples(subject: Subject, volume: Volume) -> Batches:
 def dense_places(scan: PreparedScan, count: int = CROPS) -> Int64[np.ndarray, "n 3"]:
     """Indices of dense voxels in the lungs, evenly among them."""
     dense = np.argwhere(scan.lung & (scan.hu > -500))
-    return dense[np.linspace(0, len(dense) - 1, count).astype(int)].astype(np.int64)
+    return np.asarray(dense[np.linspace(0, len(dense) - 1, count).astype(int)], np.int64)
 
 
 def slabs(scan: PreparedScan, subject: Subject, preprocessing: Preprocessing, count: int = SLICES) -> np.ndarray:

@@ -194,7 +194,7 @@ class _Run:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(self._blame(f"the loss is {value}", batch, index))
-        self.scaler.scale(loss / mine).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss / mine).backward()
         measured.add(value, outputs)
 
     def _step(self, index: int) -> None:

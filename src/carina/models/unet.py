@@ -61,7 +61,8 @@ class UNet(nn.Module):
         kaiming_fan_out(self)
         # Nodules are rare: a head that begins by saying so saves the first minutes of training.
         nn.init.normal_(self.head.weight, std=0.05)
-        nn.init.constant_(self.head.bias, -3.0)
+        if self.head.bias is not None:
+            nn.init.constant_(self.head.bias, -3.0)
 
     def forward(self, slices: Tensor) -> Tensor:
         """Mark the nodules of the middle slice.
