@@ -296,7 +296,8 @@ def test_sigterm_finishes_the_running_job_and_the_next_server_does_the_rest(weig
         assert first.stop() == 0
     pem = tmp_path / "server.pem"
     subject = ["-subj", "/CN=127.0.0.1", "-days", "1", "-keyout", str(pem.with_suffix(".key")), "-out", str(pem)]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
+    name = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, *name]
     subprocess.run(command, check=True, capture_output=True)
     tls = ("--certificate", str(pem), "--key", str(pem.with_suffix(".key")))
     token = {"CARINA_SERVE_TOKEN": "correct-horse-battery"}

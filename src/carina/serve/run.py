@@ -59,24 +59,31 @@ def _serve(settings: Settings) -> None:
     context = None
     if settings.certificate is not None and settings.key is not None:
         context = {"cert": str(settings.certificate), "key": str(settings.key)}
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.certificate, settings.key)
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.certificate, settings.key)
+        except OSError as error:
+            raise UsageError(f"{settings.certificate} and {settings.key} are no certificate and its key") from error
     scheme = "https" if context else "http"
     log.info("serving on %s://%s:%d", scheme, settings.host, settings.port)
     if settings.host not in LOOPBACK and settings.token is None:
         log.warning("anybody who reaches this address can read and delete all jobs: no token is set")
     loader = AppLoader(factory=partial(create_app, settings))
     app = loader.load()
-    app.prepare(
-        host=settings.host,
-        port=settings.port,
-        ssl=context,
-        workers=settings.workers,
-        single_process=settings.workers == 1,
-        access_log=False,
-        debug=False,
-        motd=False,
-    )
+    try:
+        app.prepare(
+            host=settings.host,
+            port=settings.port,
+            ssl=context,
+            workers=settings.workers,
+            single_process=settings.workers == 1,
+            access_log=False,
+            debug=False,
+            motd=False,
+        )
+    except KeyError as error:
+        raise UsageError(f"{settings.certificate} has no {error.args[0]}, which browsers ask for too") from error
     if settings.workers == 1:
         Sanic.serve_single(primary=app)
     else:
+        Sanic.START_METHOD_SET = True  # by ``run``; a second time is an error
         Sanic.serve(primary=app, app_loader=loader)
