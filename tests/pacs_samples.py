@@ -25,11 +25,24 @@ DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 PATIENT_ID, PATIENT_NAME = "SECRET-77", "Doe^Jane"
 
 
+# pynetdicom has programs of the same names as dcmtk, in the virtual environment.
+SYSTEM = os.pathsep.join(
+    folder for folder in os.environ["PATH"].split(os.pathsep) if folder != str(Path(sys.executable).parent)
+)
+
+
+def tool(name: str) -> str:
+    """The path of a program of the system; the test is skipped where it is not installed."""
+    found = shutil.which(name, path=SYSTEM)
+    if found is None:
+        pytest.skip(f"{name} is not installed (Debian: orthanc, orthanc-dicomweb, dcmtk)")
+    return found
+
+
 def need(*programs: str) -> None:
     """Skip where a program is not installed."""
     for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed (Debian: orthanc, orthanc-dicomweb, dcmtk)")
+        tool(program)
 
 
 def free_port() -> int:
@@ -104,7 +117,7 @@ def running_orthanc(folder: Path, *, movers: dict[str, int] | None = None) -> It
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)
+        process = subprocess.Popen([tool("Orthanc"), str(folder / "orthanc.json")], stdout=log, stderr=log)
     try:
         running = RunningOrthanc(f"http://127.0.0.1:{http}", dicom)
         until(lambda: process.poll() is None and _answers(f"{running.url}/system"), 60)
@@ -177,5 +190,5 @@ def running_pacs(folder: Path, *arguments: str) -> Iterator[RunningPacs]:
 
 def storescu(port: int, *files: Path, called: str = "CARINA", calling: str = "STORESCU") -> int:
     """Send files as dcmtk does; its exit code."""
-    command = ["storescu", "-aec", called, "-aet", calling, "127.0.0.1", str(port), *map(str, files)]
+    command = [tool("storescu"), "-aec", called, "-aet", calling, "127.0.0.1", str(port), *map(str, files)]
     return subprocess.run(command, capture_output=True, timeout=120, check=False).returncode

@@ -17,7 +17,7 @@ from PIL import Image
 
 from carina.io import write_dicom
 from chromium import Page, chromium
-from pacs_samples import free_port, need, until
+from pacs_samples import free_port, need, tool, until
 from serve_samples import small_chest, write_weights
 
 pytestmark = pytest.mark.slow
@@ -123,7 +123,7 @@ def test_the_page_leads_to_findings_in_the_pacs(machine):
 def test_the_page_starts_a_node(machine):
     machine.run(block("pacs serve"))
     until(lambda: says(machine.folder / "node.log", "CARINA@"))
-    said = subprocess.run(["echoscu", "-aec", "CARINA", "127.0.0.1", str(machine.ports[11112])], check=False)
+    said = subprocess.run([tool("echoscu"), "-aec", "CARINA", "127.0.0.1", str(machine.ports[11112])], check=False)
     assert said.returncode == 0
 
 

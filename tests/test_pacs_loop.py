@@ -26,6 +26,7 @@ from pacs_samples import (
     series,
     storescu,
     study_uid,
+    tool,
     until,
 )
 from serve_samples import write_weights
@@ -71,7 +72,7 @@ def test_a_study_that_is_sent_comes_back_with_seg_and_sr(orthanc, weights, tmp_p
     assert storescu(orthanc.port, *files, called="ORTHANC") == 0
     arguments = ["serve", "--port", str(port), "--quiet-s", "1", "--format", "seg,sr", "--weights", str(weights)]
     with running_pacs(tmp_path / "q", *arguments, "--node", f"STORESCU@127.0.0.1:{orthanc.port}") as pacs:
-        assert subprocess.run(["echoscu", "-aec", "CARINA", "127.0.0.1", str(port)], check=False).returncode == 0
+        assert subprocess.run([tool("echoscu"), "-aec", "CARINA", "127.0.0.1", str(port)], check=False).returncode == 0
         assert storescu(port, *files) == 0
         pacs.wait_for("done")
         assert orthanc.modalities(1) == ["CT", "SEG", "SR"]
@@ -88,11 +89,23 @@ def test_a_study_that_is_sent_comes_back_with_seg_and_sr(orthanc, weights, tmp_p
         node = ["-aec", "ORTHANC", "127.0.0.1", str(orthanc.port)]
         keys = ["-k", "QueryRetrieveLevel=SERIES", "-k", f"StudyInstanceUID={study_uid(1)}", "-k", "Modality=SEG"]
         said = subprocess.run(
-            ["findscu", "-S", *node, *keys, "-k", "SeriesInstanceUID"], capture_output=True, text=True, check=True
+            [tool("findscu"), "-S", *node, *keys, "-k", "SeriesInstanceUID"], capture_output=True, text=True, check=True
         )
         (uid,) = set(re.findall(r"\(0020,000e\) UI \[([0-9.]+)", said.stdout + said.stderr))
         (tmp_path / "moved").mkdir()
-        move = ["movescu", "-S", "-aet", "MOVESCU", "-aem", "MOVESCU", "--port", str(MOVER), "-od", "moved", *node]
+        move = [
+            tool("movescu"),
+            "-S",
+            "-aet",
+            "MOVESCU",
+            "-aem",
+            "MOVESCU",
+            "--port",
+            str(MOVER),
+            "-od",
+            "moved",
+            *node,
+        ]
         move += ["-k", "QueryRetrieveLevel=SERIES", *keys[2:4], "-k", f"SeriesInstanceUID={uid}"]
         subprocess.run(move, cwd=tmp_path, check=True, timeout=120)
         (moved,) = (tmp_path / "moved").iterdir()

@@ -162,8 +162,10 @@ class Watch(_Common):
             thread = threading.Thread(target=follower.run, name="follower")
             queue.audit.write("started", url=self.url)
             hook = f", webhook on port {webhook.port}" if webhook else ""
-            print(f"carina pacs: following {self.url}{hook}, queue in {self.folder}", flush=True)
             thread.start()
+            # Whoever sends a study after this line knows that it will be seen.
+            follower.asked.wait(60)
+            print(f"carina pacs: following {self.url}{hook}, queue in {self.folder}", flush=True)
             try:
                 _until_signal(worker)
             finally:

@@ -29,6 +29,9 @@ class Follower:
         every_s: how often to ask.
         from_start: begin with the oldest change that it knows; else with what comes from now on. Only matters the
             first time, for the place is kept in the queue's folder.
+
+    Attributes:
+        asked: set once Orthanc was asked for the first time, whether or not it answered.
     """
 
     def __init__(self, queue: Queue, orthanc: Orthanc, origin: Origin, *, every_s: float, from_start: bool) -> None:
@@ -39,6 +42,7 @@ class Follower:
         self._from_start = from_start
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self.asked = threading.Event()
         self._place = queue.root / f"orthanc-{queue.secret.key(origin.url)}.json"
 
     def stop(self) -> None:
@@ -61,6 +65,7 @@ class Follower:
                 pause_s = min(_LONGEST_PAUSE_S, 2 * max(1.0, pause_s))
                 self._queue.audit.write("not reached", reason=str(error))
                 log.warning("next try in %.0f s: %s", pause_s, error)
+            self.asked.set()
             self._wake.wait(pause_s)
             self._wake.clear()
 
