@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test check fmt weights bench clean
+.PHONY: setup demo demo-train test check fmt weights bench clean
 
 $(BIN)/carina: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,9 @@ setup: $(BIN)/carina  ## a virtual environment with everything that developers n
 
 demo: $(BIN)/carina  ## install, and run the main job on a CT that Carina makes itself
 	$(BIN)/carina demo -o demo
+
+demo-train: $(BIN)/carina  ## from nothing to evaluated: phantoms, three tasks trained, compared; fills in the tutorial's table
+	$(BIN)/python -m benchmarks.train_from_nothing -o demo-train
 
 test: $(BIN)/carina  ## install what tests need, and run them
 	$(PIP) --constraint constraints.txt --editable '.[test]'

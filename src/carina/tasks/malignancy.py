@@ -32,6 +32,7 @@ from carina.tasks.candidates import (
     changed_batches,
     unchanged_batches,
 )
+from carina.tasks.held_out import HeldOut, series_of
 from carina.tasks.runs import split_scans, training_of
 
 RATED = "rated.csv"
@@ -216,6 +217,7 @@ def train_malignancy(
     metrics, calibration = dict(result.metrics), Calibration()
     if held_out is not None:
         found, truth = answers(task, model, held_out, next(model.parameters()).device)
+        HeldOut.classified(series_of(held_out), truth, expit(found)).write(run_dir)
         # The pipeline knows probabilities from 0.0001 to 0.9999; they are calibrated as it will see them.
         seen = np.clip(found, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
         intercept, (slope,) = fit_logistic(seen[:, None], truth)

@@ -1,0 +1,201 @@
+"""From nothing to evaluated: the run behind ``docs/tutorials/train-from-nothing.md``, which it writes its table into.
+
+    python -m benchmarks.train_from_nothing [-o FOLDER] [--size small|tiny]
+
+Every step is a ``carina`` command that is printed before it runs; a step whose result is there is left out, so the
+same command goes on where it was stopped.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "tutorials" / "train-from-nothing.md"
+BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+
+VARIANTS = {
+    "balanced, augmented": (),
+    "not balanced": ("--no-balanced",),
+    "not augmented": ("--no-augment",),
+    "neither": ("--no-balanced", "--no-augment"),
+}
+"""Ways to train the nodule network, and the options that say so."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is made and learned.
+
+    Attributes:
+        scans: phantoms to learn from.
+        test_scans: phantoms to test with, of another seed.
+        nodules: nodules in each.
+        voxels: options of their resolution.
+        marking: options of the segmentation's training.
+        telling: options of the nodule network's.
+        rating: options of the fine-tuning.
+    """
+
+    scans: int
+    test_scans: int
+    nodules: int
+    voxels: tuple[str, ...]
+    marking: tuple[str, ...]
+    telling: tuple[str, ...]
+    rating: tuple[str, ...]
+
+
+SIZES = {
+    "small": Size(
+        scans=40,
+        test_scans=12,
+        nodules=6,
+        voxels=("--slice-mm", "2.5", "--pixel-mm", "1.0"),
+        marking=("--epochs", "12", "--crops-per-epoch", "240"),
+        telling=("--epochs", "12", "--crops-per-epoch", "480"),
+        rating=("--epochs", "6", "--crops-per-epoch", "240"),
+    ),
+    "tiny": Size(
+        scans=6,
+        test_scans=2,
+        nodules=6,
+        voxels=("--slice-mm", "5.0", "--pixel-mm", "3.0"),
+        marking=("--epochs", "1", "--crops-per-epoch", "8", "--batch", "4", "--validation-crops", "4"),
+        telling=("--epochs", "1", "--crops-per-epoch", "16", "--batch", "8", "--validation-crops", "16"),
+        rating=("--epochs", "1", "--crops-per-epoch", "8", "--batch", "4", "--freeze-depth", "4"),
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, default=Path("demo-train"))
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--page", type=Path, default=PAGE, help="where the table goes")
+    arguments = parser.parse_args()
+    out, size = arguments.output, SIZES[arguments.size]
+    out.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    make_data(out, size, arguments.jobs)
+    train(out, size)
+    scores = {name: score(out, name) for name in (next(iter(VARIANTS)), "neither")}
+    minutes = (time.monotonic() - start) / 60
+    text = report(out, scores, minutes, arguments.size, size)
+    (out / "table.md").write_text(text)
+    before, _, rest = arguments.page.read_text().partition(BEGIN)
+    arguments.page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}")
+    print(text)
+
+
+def carina(*words: str | Path, done: Path) -> None:
+    """Run a command unless what it makes is there."""
+    if done.exists():
+        return
+    print("carina", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "carina", *map(str, words)], check=True)
+
+
+def make_data(out: Path, size: Size, jobs: int) -> None:
+    """Two cohorts of phantoms, one of them prepared for training."""
+    for name, scans, seed in (("train", size.scans, 1), ("test", size.test_scans, 2)):
+        words = ["--scans", scans, "--seed", seed, "--nodules", size.nodules, "--jobs", jobs, "--malignancy-rule"]
+        table = out / name / "annotations_with_malignancy.csv"
+        carina("phantom", "-o", out / name, *map(str, words), *size.voxels, done=table)
+    carina("prepare", out / "train", "-o", out / "store", "--jobs", str(jobs), done=out / "store" / "manifest.json")
+
+
+def train(out: Path, size: Size) -> None:
+    """The three tasks; the nodule network in all variants."""
+    common = (
+        "--data",
+        out / "store",
+        "--split",
+        "patient",
+        "--resume",
+        "--quiet",
+        "--licence",
+        "phantom=made by Carina",
+    )
+
+    def run(task: str, folder: Path, *words: str | Path) -> None:
+        carina("train", task, *common, "-o", folder, *words, done=folder / "model.json")
+
+    run("segmentation", out / "segmentation", *size.marking)
+    for name, options in VARIANTS.items():
+        run("nodule", folder_of(out, name), *size.telling, *options)
+    best = folder_of(out, next(iter(VARIANTS))) / "model.safetensors"
+    run("malignancy", out / "malignancy", "--init-from", best, *size.rating)
+    runs = [folder_of(out, name) for name in VARIANTS]
+    # Runs have no result that tells whether they were compared: it takes seconds, so it is done again.
+    shutil.rmtree(out / "compared", ignore_errors=True)
+    carina("runs", "compare", *runs, "-o", out / "compared", done=out / "compared")
+
+
+def folder_of(out: Path, variant: str) -> Path:
+    """Of a variant's run."""
+    return out / f"nodule-{variant.replace(', ', '-').replace(' ', '-')}"
+
+
+def score(out: Path, variant: str) -> dict[str, object]:
+    """Put a variant's weights together, detect in the test cohort, and evaluate."""
+    run = folder_of(out, variant)
+    weights, found, scored = run / "weights", run / "found", run / "froc"
+    weights.mkdir(exist_ok=True)
+    for task, folder in (("segmentation", out / "segmentation"), ("nodule", run)):
+        for end in (".safetensors", ".json"):
+            shutil.copyfile(folder / f"model{end}", weights / f"{task}{end}")
+    with as_file(files("carina") / "weights" / "malignancy.json") as rule:
+        shutil.copyfile(rule, weights / "malignancy.json")
+    scans = sorted((out / "test").glob("subset*/*.mhd"))
+    (out / "series.txt").write_text("".join(f"{scan.stem}\n" for scan in scans))
+    options = ("-o", found, "--weights", weights, "--threshold", "0", "--format", "json,csv", "--resume", "--quiet")
+    carina("detect", "-i", *scans, *options, done=scored)
+    truth = ("--annotations", out / "test" / "annotations.csv", "--series", out / "series.txt")
+    carina("evaluate", "froc", found, *truth, "-o", scored, done=scored / "summary.json")
+    return dict(json.loads((scored / "summary.json").read_text())["result"])
+
+
+def report(out: Path, scores: dict[str, dict[str, object]], minutes: float, name: str, size: Size) -> str:
+    """The tables of the page."""
+    compared = json.loads((out / "compared" / "summary.json").read_text())["result"]
+    standings = {s["name"]: s for s in compared["standings"]}
+    gaps = {g["other"]: g for g in compared["gaps"]}
+    made = f"{size.scans} phantoms to learn from, {size.test_scans} to test with, {size.nodules} nodules in each"
+    header = ("nodule network", "AUC, held-out candidates", "the best run's gain", "FROC average, test scans")
+    lines = [f"`--size {name}`: {made}; {minutes:.0f} minutes in all. In brackets 95 % intervals.", ""]
+    lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for variant in VARIANTS:
+        run = folder_of(out, variant).name
+        standing, gap = standings[run], gaps.get(run)
+        auc = f"{standing['value']:.3f} ({_range(standing['interval'])})"
+        gain = "the best" if gap is None else f"{gap['difference']:+.3f} ({_range(gap['interval'], '+')})"
+        froc = scores.get(variant)
+        average = "" if froc is None else f"{froc['average']:.3f} ({_range(froc['average_interval'])})"
+        lines.append(f"| {variant} | {auc} | {gain} | {average} |")
+    marking = json.loads((out / "segmentation" / "model.json").read_text())["metrics"]
+    rating = json.loads((out / "malignancy" / "model.json").read_text())["metrics"]
+    shown = {
+        "segmentation, Dice of held-out crops": marking.get("val_dice"),
+        "segmentation, share of nodules touched": marking.get("val_touched"),
+        "malignancy by the made-up rule, AUC": rating.get("val_auc"),
+        "the same from the diameter alone, AUC": rating.get("auc_of_diameter"),
+    }
+    lines += ["", "| other tasks | |", "|---|---|"]
+    lines += [f"| {what} | {'none' if value is None else f'{value:.3f}'} |" for what, value in shown.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _range(limits: list[float | None], sign: str = "") -> str:
+    low, high = limits
+    return "no interval" if low is None or high is None else f"{low:{sign}.3f} to {high:{sign}.3f}"
+
+
+if __name__ == "__main__":
+    main()
