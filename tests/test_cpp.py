@@ -4,21 +4,26 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from carina.ct.preprocess import prepare_scan
 from carina.data.phantom import make_phantom
 from carina.export import Subject, export_model
-from carina.export.constants import pipeline_constants, write_constants, write_region
+from carina.export.constants import pipeline_constants, write_constants, write_regions
 from carina.export.manifest import Manifest, write_manifest
 from carina.findings import Report
 from carina.io import read_ct, write_image
 from carina.models import save_model
 from carina.models.malignancy import DiameterRule, RuleEvidence
-from carina.pipeline import Detector
+from carina.pipeline import Detector, run_torch
+from carina.pipeline.detector import NEAR_LUNG_MM
+from carina.pipeline.runtime import Network
+from carina.pipeline.segment import segment
 from tiny_networks import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +45,18 @@ def programs(tmp_path_factory):
     return folder
 
 
+def telling_threshold(subject, volume):
+    """A cut that the network passes in some places of the lungs, and no voxel's probability is close to."""
+    scan = prepare_scan(volume, subject.card.preprocessing)
+    inside = scan.lungs.on(scan.geometry, NEAR_LUNG_MM)
+    compute, runtime = run_torch.prepare(subject.module, torch.device("cpu"))
+    probability = segment(scan.hu, Network(subject.card, compute, torch.device("cpu"), runtime), inside=inside)
+    highest = np.sort(probability[inside])[-1500:-500]
+    gap = np.diff(highest).argmax()
+    assert highest[gap + 1] - highest[gap] > 1e-6
+    return float(highest[gap : gap + 2].mean())
+
+
 @pytest.fixture(scope="session")
 def case(tmp_path_factory):
     """A phantom, tiny networks that mark parts of it, everything exported, and Python's report."""
@@ -50,7 +67,10 @@ def case(tmp_path_factory):
     exported, weights = folder / "exported", folder / "weights"
     subjects = {}
     for name in ("segmentation", "nodule"):
-        subject = tiny(name, threshold=0.55 if name == "segmentation" else 0.0)
+        subject = tiny(name, threshold=0.0, min_volume_mm3=20.0)
+        if name == "segmentation":
+            card = replace(subject.card, threshold=telling_threshold(subject, volume))
+            subject = replace(subject, card=card)
         card = save_model(weights / name, subject.module, subject.card)
         subjects[name] = Subject(name, subject.module, card)
     evidence = RuleEvidence("none", "none", (), 1, 1, 0.5, (0.4, 0.6), 0.0, 0.0, "made up")
@@ -61,7 +81,7 @@ def case(tmp_path_factory):
     constants = pipeline_constants(subjects["segmentation"].card, subjects["nodule"].card, rule)
     write_constants(exported, constants)
     ct = read_ct(scan)
-    write_region(exported, ct, constants.preprocessing)
+    write_regions(exported, ct, constants)
     report = Detector.load(weights, device="cpu", runtime="torch").detect(scan).report
     assert len(report.findings) >= 3
     return scan, exported, report

@@ -23,5 +23,9 @@ def tiny(name: str, **card: float) -> Subject:
             part.running_var.uniform_(0.3, 2)
             part.weight.uniform_(0.5, 1.5)
             part.bias.normal_(0, 0.3)
-    preprocessing = Preprocessing(crop_zyx=(16, 16, 32))
+    if name == "segmentation":  # else every pixel has about the same probability
+        nn.init.normal_(module.head.weight)
+    # Grids of their own, as shipped networks have.
+    spacing = (3.0, 2.0, 2.0) if name == "segmentation" else (1.5, 1.0, 1.0)
+    preprocessing = Preprocessing(spacing, crop_zyx=(16, 16, 32))
     return Subject(name, module, Card(name, name, SPECS[name], preprocessing, **card))

@@ -60,7 +60,7 @@ Json timings(const Seconds& seconds) {
 
 }  // namespace
 
-Json report(const Input& input, const Scan& scan, const std::vector<Candidate>& candidates,
+Json report(const Input& input, const std::vector<Candidate>& candidates,
             const std::vector<double>& classification, const Constants& constants, const std::vector<Model>& models,
             const Seconds& seconds, const std::string& version) {
   std::vector<double> p(candidates.size());

@@ -28,7 +28,7 @@ struct Model {
 using Seconds = std::vector<std::pair<std::string, double>>;
 
 // The report of a whole run. `classification` belongs to the candidates, in their order.
-Json report(const Input& input, const Scan& scan, const std::vector<Candidate>& candidates,
+Json report(const Input& input, const std::vector<Candidate>& candidates,
             const std::vector<double>& classification, const Constants& constants, const std::vector<Model>& models,
             const Seconds& seconds, const std::string& version);
 

@@ -23,8 +23,8 @@ Runs exported networks on a chest CT in MetaImage form, without Python. For rese
 
   SCAN              .mhd or .mha, HU
   --exported DIR    what `carina export --pipeline --scan SCAN -o DIR` wrote: networks, manifest.json, pipeline.json,
-                    and region.mha, the lungs of this scan on the analysis grid
-  --region FILE     another region than DIR/region.mha
+                    and region-segmentation.mha and region-nodule.mha, the lungs of this scan on the networks' grids
+  --regions DIR     where the regions are, if they are in another folder
   --format NAME     traced, scripted or aoti; of the nodule network also front-end (C++ front end). Default: traced
   --candidates CSV  classify these positions (seriesuid,coordX,coordY,coordZ in mm, LPS) and segment nothing
   --threads N       threads of the networks; default: as many as LibTorch takes
@@ -36,7 +36,7 @@ struct Arguments {
   std::map<std::string, std::string> options{{"--format", "traced"}};
 
   Arguments(int count, char** values) {
-    const std::vector<std::string> known{"--exported", "--region", "--format", "--candidates", "--threads", "-o"};
+    const std::vector<std::string> known{"--exported", "--regions", "--format", "--candidates", "--threads", "-o"};
     for (int i = 1; i < count; ++i) {
       const std::string word = values[i];
       if (word.starts_with("-")) {
@@ -55,8 +55,9 @@ struct Arguments {
   }
 
   [[nodiscard]] fs::path exported() const { return options.at("--exported"); }
-  [[nodiscard]] fs::path region() const {
-    return options.contains("--region") ? fs::path(options.at("--region")) : exported() / "region.mha";
+  [[nodiscard]] fs::path region(const std::string& network) const {
+    return (options.contains("--regions") ? fs::path(options.at("--regions")) : exported()) /
+           ("region-" + network + ".mha");
   }
 };
 
@@ -84,16 +85,16 @@ Network network(const Arguments& arguments, const std::string& name) {
 }
 
 // The scan on the grid of the region. Throws Error: the grids have nothing in common, or not the networks' spacing.
-Scan prepare(const Ct& ct, const fs::path& region_path, const Constants& constants) {
+Scan prepare(const Ct& ct, const fs::path& region_path, const Preprocessing& wanted, int16_t fill_hu) {
   Mask region = read_mask(region_path);
   const Vector3 spacing = region.geometry.spacing();
   for (int axis = 0; axis < 3; ++axis)
-    if (std::abs(spacing[axis] - constants.spacing[axis]) > 1e-3)
+    if (std::abs(spacing[axis] - wanted.spacing[axis]) > 1e-3)
       throw Error(region_path.string() + " has a spacing of " + std::to_string(spacing[axis]) + " mm along axis " +
-                  std::to_string(axis) + ", the networks need " + std::to_string(constants.spacing[axis]));
-  Scan scan{resample(ct.hu, ct.geometry, region.geometry, constants.fill_hu), std::move(region.values),
+                  std::to_string(axis) + ", the network needs " + std::to_string(wanted.spacing[axis]));
+  Scan scan{resample(ct.hu, ct.geometry, region.geometry, fill_hu), std::move(region.values),
             region.geometry};
-  const auto outside = std::count(scan.hu.begin(), scan.hu.end(), constants.fill_hu);
+  const auto outside = std::count(scan.hu.begin(), scan.hu.end(), fill_hu);
   if (outside == static_cast<int64_t>(scan.hu.size()))
     throw Error(region_path.string() + " lies outside the scan; it belongs to another one");
   return scan;
@@ -118,15 +119,15 @@ int run(const Arguments& arguments) {
 
   const Ct ct = read_ct(arguments.scan);
   clock.stop("read");
-  const Scan scan = prepare(ct, arguments.region(), constants);
+  const Scan crops = prepare(ct, arguments.region("nodule"), constants.nodule, constants.fill_hu);
   clock.stop("lungs");
-  const Input input{arguments.scan, series_uid_of(arguments.scan), ct, litres(scan)};
+  const Input input{arguments.scan, series_uid_of(arguments.scan), ct, litres(crops)};
   std::vector<Model> models{{"nodule", card("nodule"), nodule.runtime}};
   const fs::path output = arguments.options.at("-o");
 
   if (arguments.options.contains("--candidates")) {
     const auto centers = read_candidates(arguments.options.at("--candidates"), input.series_uid);
-    const auto scores = classify(scan, centers, nodule, constants);
+    const auto scores = classify(crops, centers, nodule, constants);
     clock.stop("classify");
     write_json(classified(input, centers, scores, models, clock.seconds, version), output);
     std::cout << arguments.scan << ": " << centers.size() << " candidates classified; " << output.string() << '\n';
@@ -134,6 +135,8 @@ int run(const Arguments& arguments) {
   }
   const Network segmentation = network(arguments, "segmentation");
   models.insert(models.begin(), Model{"segmentation", card("segmentation"), segmentation.runtime});
+  const Scan scan = prepare(ct, arguments.region("segmentation"), constants.segmentation, constants.fill_hu);
+  clock.stop("resample");
   const auto probability = segment(scan, segmentation, constants);
   clock.stop("segment");
   auto candidates = group(scan, probability, constants);
@@ -142,9 +145,9 @@ int run(const Arguments& arguments) {
   clock.stop("group");
   std::vector<Vector3> centers;
   for (const auto& candidate : candidates) centers.push_back(candidate.center_lps);
-  const auto scores = classify(scan, centers, nodule, constants);
+  const auto scores = classify(crops, centers, nodule, constants);
   clock.stop("classify");
-  const Json out = report(input, scan, candidates, scores, constants, models, clock.seconds, version);
+  const Json out = report(input, candidates, scores, constants, models, clock.seconds, version);
   write_json(out, output);
   std::cout << arguments.scan << ": " << candidates.size() << " candidates, " << out.at("findings").list().size()
             << " findings; " << output.string() << '\n';

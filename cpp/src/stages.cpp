@@ -22,12 +22,6 @@ double log_odds(double p) {
   return std::log(p / (1 - p));
 }
 
-float scaled(int16_t hu, const Constants& c) {
-  const float low = static_cast<float>(c.clip_low), high = static_cast<float>(c.clip_high);
-  return (std::clamp(static_cast<float>(hu), low, high) - low) * static_cast<float>(2.0 / (c.clip_high - c.clip_low)) -
-         1.0F;
-}
-
 Vector3 triple(const Json& json) {
   if (json.list().size() != 3) throw Error("the JSON has " + json.dump() + " where three numbers should be");
   return {json.list()[0].number(), json.list()[1].number(), json.list()[2].number()};
@@ -55,12 +49,19 @@ at::Tensor one_pass(const at::Tensor& hu, const at::Tensor& region, const Networ
 
 }  // namespace
 
-Constants::Constants(const Json& json) {
-  const Json& preprocessing = json.at("preprocessing");
-  spacing = triple(preprocessing.at("spacing_zyx_mm"));
-  clip_low = preprocessing.at("clip_hu").list().at(0).number();
-  clip_high = preprocessing.at("clip_hu").list().at(1).number();
-  const Vector3 size = triple(preprocessing.at("crop_zyx"));
+Preprocessing::Preprocessing(const Json& json)
+    : spacing(triple(json.at("spacing_zyx_mm"))),
+      clip_low(json.at("clip_hu").list().at(0).number()),
+      clip_high(json.at("clip_hu").list().at(1).number()) {}
+
+float Preprocessing::scaled(int16_t hu) const {
+  const float low = static_cast<float>(clip_low), high = static_cast<float>(clip_high);
+  return (std::clamp(static_cast<float>(hu), low, high) - low) * static_cast<float>(2.0 / (clip_high - clip_low)) - 1.0F;
+}
+
+Constants::Constants(const Json& json)
+    : segmentation(json.at("segmentation_preprocessing")), nodule(json.at("nodule_preprocessing")) {
+  const Vector3 size = triple(json.at("nodule_preprocessing").at("crop_zyx"));
   crop = {static_cast<int64_t>(size[0]), static_cast<int64_t>(size[1]), static_cast<int64_t>(size[2])};
   fill_hu = static_cast<int16_t>(json.at("fill_hu").integer());
   in_channels = json.at("in_channels").integer();
@@ -97,7 +98,7 @@ std::vector<float> segment(const Scan& scan, const Network& network, const Const
   const c10::NoGradGuard no_grad;
   const auto& shape = scan.geometry.shape;
   at::Tensor hu = at::empty({shape[0], shape[1], shape[2]});
-  std::transform(scan.hu.begin(), scan.hu.end(), hu.data_ptr<float>(), [&](int16_t value) { return scaled(value, c); });
+  std::transform(scan.hu.begin(), scan.hu.end(), hu.data_ptr<float>(), [&](int16_t value) { return c.segmentation.scaled(value); });
   const at::Tensor region =
       at::from_blob(const_cast<uint8_t*>(scan.region.data()), hu.sizes(), at::kByte).to(at::kBool);
   at::Tensor total = at::zeros_like(hu);
@@ -180,7 +181,7 @@ std::vector<double> classify(const Scan& scan, const std::vector<Vector3>& cente
         for (int64_t y = begin[1]; y < begin[1] + height; ++y)
           for (int64_t x = begin[2]; x < begin[2] + width; ++x) {
             const bool inside = z >= 0 && z < shape[0] && y >= 0 && y < shape[1] && x >= 0 && x < shape[2];
-            *to++ = scaled(inside ? scan.hu[(z * shape[1] + y) * shape[2] + x] : c.fill_hu, c);
+            *to++ = c.nodule.scaled(inside ? scan.hu[(z * shape[1] + y) * shape[2] + x] : c.fill_hu);
           }
     }
     const at::Tensor p = at::softmax(call(network, crops, {count, 2}).to(at::kDouble), 1).select(1, 1);

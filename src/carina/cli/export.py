@@ -35,7 +35,7 @@ class Export:
 
     pipeline: bool = False
     """Write pipeline.json too: the constants with which another program repeats carina detect; and, with --scan,
-    region.mha: the lungs of that scan on the networks' grid."""
+    region-*.mha: the lungs of that scan on the networks' grids."""
 
     repository: Literal["triton"] | None = None
     """Write a model repository for an inference server too; needs onnx among the formats."""
@@ -79,11 +79,11 @@ class Export:
         manifest = Manifest(__version__, now, entries)
         written = [write_manifest(self.output, manifest)]
         if constants is not None:
-            from carina.export.constants import write_constants, write_region
+            from carina.export.constants import write_constants, write_regions
 
             written.append(write_constants(self.output, constants))
             if self.scan is not None and volume is not None:
-                written.append(write_region(self.output, volume, constants.preprocessing))
+                written += write_regions(self.output, volume, constants)
         if self.repository:
             from carina.export.model_repository import write_triton
 

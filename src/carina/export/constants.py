@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from carina.ct.preprocess import Preprocessing, prepare_scan
+from carina.ct.lungs import find_lungs
+from carina.ct.preprocess import Preprocessing
 from carina.errors import UsageError
 from carina.hu import AIR
 from carina.io.image import write_image
@@ -21,12 +22,13 @@ from carina.pipeline.segment import FLIPS
 from carina.volume import Volume
 
 PIPELINE = "pipeline.json"
-REGION = "region.mha"
+REGION = "region-{}.mha"
+"""The lungs on the grid of ``segmentation`` or of ``nodule``."""
 
 STEPS = (
     (
-        "lungs: find the lungs; take the box around them plus margin_mm, a grid of spacing_zyx_mm along the patient's "
-        "axes (z feet to head, y front to back, x right to left); resample trilinearly; fill_hu outside"
+        "lungs: find the lungs; for each network, the box around them plus margin_mm, on its spacing_zyx_mm along the "
+        "patient's axes (z feet to head, y front to back, x right to left); resample trilinearly; fill_hu outside"
     ),
     "scale: x = (clip(HU, low, high) - low) * 2 / (high - low) - 1 with clip_hu = [low, high]",
     (
@@ -36,11 +38,12 @@ STEPS = (
     ),
     (
         "group: voxels with p > segmentation_threshold within near_lung_mm of the lungs; regions of 26-connected "
-        "voxels of at least min_volume_mm3; centre = mean of indices weighted by p; score = mean of its highest p over "
-        "score_volume_mm3 (at least one voxel); at most most_candidates, best first"
+        "voxels of at least min_volume_mm3; centre = mean of positions weighted by p; score = mean of its highest p "
+        "over score_volume_mm3 (at least one voxel); at most most_candidates, best first"
     ),
     (
-        "classify: crop_zyx voxels around the rounded centre, voxel shape // 2 is the centre, fill_hu outside; "
+        "classify: crop_zyx voxels of the nodule network's grid around the rounded centre, voxel shape // 2 "
+        "is the centre, fill_hu outside; "
         "p_crop = softmax(logits)[1]"
     ),
     (
@@ -59,7 +62,8 @@ STEPS = (
 class PipelineConstants:
     """Every constant of the pipeline, and its steps in words."""
 
-    preprocessing: Preprocessing
+    segmentation_preprocessing: Preprocessing
+    nodule_preprocessing: Preprocessing
     fill_hu: int
     in_channels: int
     multiple: int
@@ -87,7 +91,8 @@ def pipeline_constants(segmentation: Card, nodule: Card, malignancy: DiameterRul
     if segmentation.spec["kind"] != "unet":
         raise UsageError(f"pipeline.json describes the 2.5-D U-Net, not {segmentation.spec['kind']!r}")
     return PipelineConstants(
-        preprocessing=nodule.preprocessing,
+        segmentation_preprocessing=segmentation.preprocessing,
+        nodule_preprocessing=nodule.preprocessing,
         fill_hu=AIR,
         in_channels=int(segmentation.spec["in_channels"]),
         multiple=2 ** (int(segmentation.spec["depth"]) - 1),
@@ -114,18 +119,24 @@ def write_constants(folder: Path, constants: PipelineConstants) -> Path:
     return path
 
 
-def write_region(folder: Path, volume: Volume, preprocessing: Preprocessing) -> Path:
-    """Write ``region.mha``: the lungs of one CT on the analysis grid, for programs that find no lungs themselves.
+def write_regions(folder: Path, volume: Volume, constants: PipelineConstants) -> list[Path]:
+    """Write the lungs of one CT on the grid of each network, for programs that find no lungs themselves.
 
-    Its geometry is the analysis grid of the scan. 2: lungs; 1: within ``near_lung_mm`` of them, where candidates may
-    lie too; 0: elsewhere.
+    The geometry of ``region-segmentation.mha`` and ``region-nodule.mha`` is the grid. 2: lungs; 1: within
+    ``near_lung_mm`` of them, where candidates may lie too; 0: elsewhere.
 
     Raises:
         NoLungsError: no lungs in the CT.
     """
-    scan = prepare_scan(volume, preprocessing)
-    region = scan.lungs.on(scan.geometry, NEAR_LUNG_MM).astype(np.uint8)
-    region[scan.lung] = 2
-    path = folder / REGION
-    write_image(region, scan.geometry, path)
-    return path
+    lungs = find_lungs(volume)
+    paths = []
+    for name, wanted in (
+        ("segmentation", constants.segmentation_preprocessing),
+        ("nodule", constants.nodule_preprocessing),
+    ):
+        grid = lungs.box(wanted.spacing_zyx_mm, wanted.margin_mm)
+        region = lungs.on(grid, NEAR_LUNG_MM).astype(np.uint8)
+        region[lungs.on(grid)] = 2
+        paths.append(folder / REGION.format(name))
+        write_image(region, grid, paths[-1])
+    return paths
