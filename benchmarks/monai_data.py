@@ -41,7 +41,8 @@ def _transforms(shape: Shape) -> Compose:
 def warm_loader(scans: Sequence[Path], samples: int, shape: Shape, batch: int) -> DataLoader:
     """Random crops from scans in memory."""
     items = [{"image": str(scans[k % len(scans)])} for k in range(samples)]
-    dataset = CacheDataset(items, _transforms(shape), hash_as_key=True, progress=False, num_workers=1)
+    # Without a copy of the whole cached scan for each crop, which is MONAI's default and forty times slower.
+    dataset = CacheDataset(items, _transforms(shape), hash_as_key=True, progress=False, num_workers=1, copy_cache=False)
     return DataLoader(dataset, batch_size=batch, num_workers=0)
 
 

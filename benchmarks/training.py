@@ -29,6 +29,7 @@ BOX_ZYX = (200, 260, 340)
 """The box of its lungs on the analysis grid, as the store holds it."""
 CROP_ZYX = (32, 48, 48)
 BATCH = 24
+STEPS = 2
 SCANS = 6
 WHOLE_SCANS = 3
 
@@ -95,7 +96,7 @@ def textbook(folder: Path) -> Workloads:
             dataset[k]
     torch.manual_seed(0)
     crops = torch.randn(BATCH, 1, *CROP_ZYX) * 200 - 500
-    target = torch.arange(BATCH) % 2
+    scaled, target = crops / 1000, torch.arange(BATCH) % 2
     model = NoduleNet()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
 
@@ -113,8 +114,9 @@ def textbook(folder: Path) -> Workloads:
         return len(made), made[0].nbytes
 
     def step() -> tuple[int, int]:
-        textbook_data.training_step(model, optimizer, crops / 1000, target)
-        return BATCH, crops[0].nbytes
+        for _ in range(STEPS):
+            textbook_data.training_step(model, optimizer, scaled, target)
+        return STEPS * BATCH, crops[0].nbytes
 
     return {
         "warm loader": lambda: load(packed),
@@ -170,8 +172,8 @@ def carina(folder: Path) -> Workloads:
         return len(made), made[0].nbytes
 
     def step() -> tuple[int, int]:
-        fit(task, model, Batches(1, lambda *_: batch), settings=settings)
-        return BATCH, batch.crops.hu[0].nbytes
+        fit(task, model, Batches(STEPS, lambda *_: batch), settings=settings)
+        return STEPS * BATCH, batch.crops.hu[0].nbytes
 
     return {
         "warm loader": lambda: load(warm),

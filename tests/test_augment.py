@@ -313,3 +313,16 @@ def test_cuda_gives_the_result_of_the_cpu():
     hu_gpu, moved_gpu = apply(crops.cuda(), labels.cuda(), p, spacing_zyx_mm=SPACING)
     torch.testing.assert_close(hu_gpu.cpu(), hu, atol=0.1, rtol=1e-3)
     assert (moved_gpu.cpu() != moved).float().mean() < 1e-3
+
+
+def test_crops_without_tilt_move_as_those_with_hardly_any() -> None:
+    crops = torch.randn(3, 1, 14, 22, 22, generator=torch.Generator().manual_seed(0))
+    crops = functional.avg_pool3d(crops, 5, 1, 2)
+    labels = (crops > 0.05).to(torch.uint8)
+    parameters = draw(torch.Generator().manual_seed(1), 3, replace(OFF, rotate_deg=180.0, shift_mm=3.0, log_scale=0.2))
+    parameters = parameters.replace(flip_zyx=torch.tensor([[True, False, False], [False, True, True], [False] * 3]))
+    tilted = parameters.replace(rotate_rad=parameters.rotate_rad + torch.tensor([0.0, 1e-6, 1e-6]))
+    upright = apply(crops, labels, parameters, spacing_zyx_mm=(1.5, 1, 1), shape_zyx=(10, 16, 16))
+    reference = apply(crops, labels, tilted, spacing_zyx_mm=(1.5, 1, 1), shape_zyx=(10, 16, 16))
+    torch.testing.assert_close(upright[0], reference[0], atol=1e-4, rtol=0)
+    assert (upright[1] == reference[1]).float().mean() > 0.999

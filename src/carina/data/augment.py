@@ -239,7 +239,8 @@ def _move(
     together = 1 if crops.device.type == "cpu" else max(len(chosen), 1)
     for start in range(0, len(chosen), together):
         part = chosen[start : start + together]
-        affine = AffineMap(matrices[part], shifts[part], crops.shape[2:], shape)
+        upright = not bool(p.rotate_rad[part, 1:].any())
+        affine = AffineMap(matrices[part], shifts[part], crops.shape[2:], shape, upright=upright)
         moved[part] = affine.trilinear(crops[part])
         if labels is not None and moved_labels is not None:
             moved_labels[part] = affine.nearest(labels[part])
