@@ -23,7 +23,8 @@ Runs exported networks on a chest CT in MetaImage form, without Python. For rese
 
   SCAN              .mhd or .mha, HU
   --exported DIR    what `carina export --pipeline --scan SCAN -o DIR` wrote: networks, manifest.json, pipeline.json,
-                    and region-segmentation.mha and region-nodule.mha, the lungs of this scan on the networks' grids
+                    region-segmentation.mha and region-nodule.mha, the lungs of this scan on the networks' grids,
+                    and lungs.json
   --regions DIR     where the regions are, if they are in another folder
   --format NAME     traced, scripted or aoti; of the nodule network also front-end (C++ front end). Default: traced
   --candidates CSV  classify these positions (seriesuid,coordX,coordY,coordZ in mm, LPS) and segment nothing
@@ -55,10 +56,10 @@ struct Arguments {
   }
 
   [[nodiscard]] fs::path exported() const { return options.at("--exported"); }
-  [[nodiscard]] fs::path region(const std::string& network) const {
-    return (options.contains("--regions") ? fs::path(options.at("--regions")) : exported()) /
-           ("region-" + network + ".mha");
+  [[nodiscard]] fs::path regions() const {
+    return options.contains("--regions") ? fs::path(options.at("--regions")) : exported();
   }
+  [[nodiscard]] fs::path region(const std::string& network) const { return regions() / ("region-" + network + ".mha"); }
 };
 
 class Clock {
@@ -100,12 +101,6 @@ Scan prepare(const Ct& ct, const fs::path& region_path, const Preprocessing& wan
   return scan;
 }
 
-double litres(const Scan& scan) {
-  // 2: lungs; 1: close to them.
-  const auto voxels = std::count(scan.region.begin(), scan.region.end(), 2);
-  return std::round(static_cast<double>(voxels) * scan.geometry.voxel_volume() / 1e4) / 100;
-}
-
 int run(const Arguments& arguments) {
   Clock clock;
   if (arguments.options.contains("--threads")) at::set_num_threads(std::stoi(arguments.options.at("--threads")));
@@ -121,7 +116,8 @@ int run(const Arguments& arguments) {
   clock.stop("read");
   const Scan crops = prepare(ct, arguments.region("nodule"), constants.nodule, constants.fill_hu);
   clock.stop("lungs");
-  const Input input{arguments.scan, series_uid_of(arguments.scan), ct, litres(crops)};
+  const Input input{arguments.scan, series_uid_of(arguments.scan), ct,
+                    Json::read(arguments.regions() / "lungs.json").at("lung_litres").number()};
   std::vector<Model> models{{"nodule", card("nodule"), nodule.runtime}};
   const fs::path output = arguments.options.at("-o");
 

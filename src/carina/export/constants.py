@@ -22,6 +22,7 @@ from carina.pipeline.segment import FLIPS
 from carina.volume import Volume
 
 PIPELINE = "pipeline.json"
+LUNGS = "lungs.json"
 REGION = "region-{}.mha"
 """The lungs on the grid of ``segmentation`` or of ``nodule``."""
 
@@ -113,9 +114,7 @@ def pipeline_constants(segmentation: Card, nodule: Card, malignancy: DiameterRul
 def write_constants(folder: Path, constants: PipelineConstants) -> Path:
     """Write ``pipeline.json``; an existing one is replaced whole or not at all."""
     path = folder / PIPELINE
-    temporary = path.with_name(f".{PIPELINE}.part")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(constants), indent=2) + b"\n")
-    temporary.replace(path)
+    _write_json(path, constants)
     return path
 
 
@@ -123,7 +122,7 @@ def write_regions(folder: Path, volume: Volume, constants: PipelineConstants) ->
     """Write the lungs of one CT on the grid of each network, for programs that find no lungs themselves.
 
     The geometry of ``region-segmentation.mha`` and ``region-nodule.mha`` is the grid. 2: lungs; 1: within
-    ``near_lung_mm`` of them, where candidates may lie too; 0: elsewhere.
+    ``near_lung_mm`` of them, where candidates may lie too; 0: elsewhere. ``lungs.json`` holds their volume.
 
     Raises:
         NoLungsError: no lungs in the CT.
@@ -139,4 +138,12 @@ def write_regions(folder: Path, volume: Volume, constants: PipelineConstants) ->
         region[lungs.on(grid)] = 2
         paths.append(folder / REGION.format(name))
         write_image(region, grid, paths[-1])
+    paths.append(folder / LUNGS)
+    _write_json(paths[-1], {"lung_litres": round(lungs.litres, 2)})
     return paths
+
+
+def _write_json(path: Path, content: object) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+    temporary.replace(path)
