@@ -81,6 +81,25 @@ def test_a_failing_input_is_reported_and_the_others_go_on(
     assert "no lungs found" in rows["water.mhd"]["message"]
 
 
+def test_a_result_that_cannot_be_written_is_reported_and_the_others_go_on(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "chest").write_text("in the way")
+    given = [inputs / "chest.mhd", inputs / "dicom"]
+    assert detect(inputs, "-i", *given, "-o", tmp_path, "--format", "json") == 1
+    assert str(tmp_path / "chest") in capsys.readouterr().err
+    assert (tmp_path / "chest").read_text() == "in the way"
+    assert len(reports(tmp_path)) == 1
+
+
+def test_a_results_folder_that_cannot_be_made_is_exit_code_1(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert detect(inputs, "-i", inputs / "chest.mhd", "-o", tmp_path / "file" / "results") == 1
+    assert "file" in capsys.readouterr().err
+
+
 def test_two_inputs_of_one_name_get_two_folders(inputs: Path, tmp_path: Path) -> None:
     given = [inputs / "chest.mhd", inputs / "other" / "chest.nii.gz"]
     assert detect(inputs, "-i", *given, "-o", tmp_path, "--format", "json") == 0

@@ -7,7 +7,7 @@ Exit codes: 0 done, 1 bad input or data, 2 usage.
 import logging
 import sys
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, Union, runtime_checkable
 
 import tyro
 
@@ -16,22 +16,22 @@ from carina.errors import CarinaError, UsageError
 from carina.findings import RESEARCH_USE
 
 COMMANDS = {
-    "phantom": "carina.cli.phantom:Phantom",
-    "synthesize": "carina.cli.synthesize:Synthesize",
-    "info": "carina.cli.info:Info",
-    "atlas": "carina.cli.atlas:Atlas",
-    "prepare": "carina.cli.prepare:Prepare",
-    "tune": "carina.cli.tune:Tune",
-    "train": "carina.cli.train:Train",
-    "recipe": "carina.cli.recipe:Recipe",
-    "runs": "carina.cli.runs:Runs",
-    "models": "carina.cli.models:Models",
     "detect": "carina.cli.detect:Detect",
-    "evaluate": "carina.cli.evaluate:Evaluate",
-    "export": "carina.cli.export:Export",
+    "info": "carina.cli.info:Info",
+    "demo": "carina.cli.demo:Demo",
     "serve": "carina.cli.serve:Serve",
     "pacs": "carina.cli.pacs:Pacs",
-    "demo": "carina.cli.demo:Demo",
+    "export": "carina.cli.export:Export",
+    "phantom": "carina.cli.phantom:Phantom",
+    "synthesize": "carina.cli.synthesize:Synthesize",
+    "atlas": "carina.cli.atlas:Atlas",
+    "prepare": "carina.cli.prepare:Prepare",
+    "train": "carina.cli.train:Train",
+    "tune": "carina.cli.tune:Tune",
+    "recipe": "carina.cli.recipe:Recipe",
+    "evaluate": "carina.cli.evaluate:Evaluate",
+    "runs": "carina.cli.runs:Runs",
+    "models": "carina.cli.models:Models",
     "pretrained": "carina.cli.pretrained:Pretrained",
     "predict-image": "carina.cli.predict_image:PredictImage",
 }
@@ -62,8 +62,14 @@ def parse(arguments: list[str]) -> Command:
     if name in COMMANDS:
         command = tyro.cli(_load(name), prog=f"carina {name}", args=arguments[1:])
     else:
-        command = tyro.extras.subcommand_cli_from_dict(
-            {name: _load(name) for name in COMMANDS},
+        # One line each; `carina COMMAND --help` tells the rest.
+        commands = {n: _load(n) for n in COMMANDS}
+        named = [
+            Annotated[c, tyro.conf.subcommand(n, description=(c.__doc__ or "").splitlines()[0])]
+            for n, c in commands.items()
+        ]
+        command = tyro.cli(
+            Union[tuple(named)],  # noqa: UP007 - made at run time
             prog="carina",
             description=f"Lung-nodule analysis for chest CT. {RESEARCH_USE}",
             args=arguments or [name],
@@ -84,4 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     except CarinaError as error:
         print(f"carina: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+    except OSError as error:  # a folder that may not be written, a full disk: no fault of the program
+        print(f"carina: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     raise SystemExit(code or 0)

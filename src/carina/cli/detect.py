@@ -83,7 +83,7 @@ class Detect:
                 continue
             try:
                 row = self._one(text, detector, formats, ledger)
-            except CarinaError as error:
+            except (CarinaError, OSError) as error:  # OSError: the disk is full, a file may not be read or written
                 failures += 1
                 row = {"input": text, "status": "failed", "message": str(error)}
                 named = str(error) if text in str(error) else f"{text}: {error}"
