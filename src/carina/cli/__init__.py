@@ -63,13 +63,14 @@ def parse(arguments: list[str]) -> Command:
         command = tyro.cli(_load(name), prog=f"carina {name}", args=arguments[1:])
     else:
         # One line each; `carina COMMAND --help` tells the rest.
-        commands = {n: _load(n) for n in COMMANDS}
-        named = [
-            Annotated[c, tyro.conf.subcommand(n, description=(c.__doc__ or "").splitlines()[0])]
-            for n, c in commands.items()
+        loaded = {n: _load(n) for n in COMMANDS}
+        any_command: Any = Union[  # noqa: UP007 - made at run time
+            tuple(
+                Annotated[c, tyro.conf.subcommand(n, description=c.__doc__.splitlines()[0])] for n, c in loaded.items()
+            )
         ]
         command = tyro.cli(
-            Union[tuple(named)],  # noqa: UP007 - made at run time
+            any_command,
             prog="carina",
             description=f"Lung-nodule analysis for chest CT. {RESEARCH_USE}",
             args=arguments or [name],
