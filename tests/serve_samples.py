@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -148,6 +148,14 @@ class Server:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
+
+
+def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait for something that will be so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
 
 
 def _children(task: Path) -> list[str]:

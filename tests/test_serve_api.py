@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import subprocess
 import threading
 import zipfile
@@ -14,7 +16,7 @@ import pytest
 from carina.findings import Report
 from carina.io import read_image, write_image
 from carina.pipeline import Detector
-from serve_samples import CROP_ZYX, GRID, Server, running, small_chest, write_samples, write_weights
+from serve_samples import CROP_ZYX, GRID, Server, running, small_chest, until, write_samples, write_weights
 
 HU = np.random.default_rng(0).integers(-1000, 400, (2, *CROP_ZYX)).astype(np.int16)
 RAW = {"dtype": "int16", "shape": ",".join(map(str, HU.shape))}
@@ -167,18 +169,23 @@ def test_jobs_are_listed_and_deleted_with_their_files(server, samples):
     assert [one["id"] for one in listed["jobs"]] == [job["id"]]
     folder = server.folder / "jobs" / job["id"]
     assert (folder / "result").is_dir()
-    assert not (folder / "input").exists()
+    until(lambda: not (folder / "input").exists())
     assert server.client.delete(job["links"]["self"]).status_code == 204
     assert not folder.exists()
     assert server.client.get(job["links"]["self"]).status_code == 404
 
 
-def test_a_running_job_is_cancelled_and_the_next_one_is_done(server, samples):
-    jobs = [server.upload(samples / "chest.mha").json() for _ in range(2)]
-    assert server.client.post(jobs[0]["links"]["cancel"]).status_code == 202
-    assert server.wait_ended(jobs[0]["id"])["state"] == "cancelled"
-    assert server.wait_ended(jobs[1]["id"])["state"] == "done"
-    assert not (server.folder / "jobs" / jobs[0]["id"]).exists()
+def test_a_running_and_a_waiting_job_are_cancelled_with_their_files_and_the_next_one_is_done(server, samples):
+    server.wait_ready()
+    os.kill(server.detector_pid(), signal.SIGSTOP)  # the first job runs until it is cancelled
+    runs, waits, follows = (server.upload(samples / "chest.mha").json() for _ in range(3))
+    until(lambda: server.client.get(runs["links"]["self"]).json()["state"] == "running")
+    assert server.client.post(waits["links"]["cancel"]).json()["state"] == "cancelled"
+    assert not (server.folder / "jobs" / waits["id"]).exists()
+    assert server.client.post(runs["links"]["cancel"]).json()["cancelling"]
+    assert server.wait_ended(runs["id"])["state"] == "cancelled"
+    assert not (server.folder / "jobs" / runs["id"]).exists()
+    assert server.wait_ended(follows["id"])["state"] == "done"
 
 
 def test_crops_are_classified_as_the_library_does(server, weights):

@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import socket
-import time
 from pathlib import Path
 
 import httpx
@@ -14,7 +13,7 @@ import pytest
 
 from carina.findings import Report
 from carina.serve.limits import MIB
-from serve_samples import CROP_ZYX, Server, running, write_samples, write_weights
+from serve_samples import CROP_ZYX, Server, running, until, write_samples, write_weights
 
 pytestmark = pytest.mark.slow
 
@@ -47,13 +46,6 @@ def whole(server, samples):
     for link, content in before.items():
         assert server.client.get(job["links"][link]).content == content
     until(lambda: not list((server.folder / "incoming").iterdir()))
-
-
-def until(condition, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def wait_state(server: Server, job_id: str, state: str) -> None:

@@ -130,11 +130,15 @@ def test_a_folder_has_one_owner(tmp_path):
 def test_what_a_crash_left_behind_is_deleted(tmp_path):
     folder = StateFolder(tmp_path)
     folder.make()
-    for path in (folder.incoming("x"), folder.job("orphan"), folder.job("known")):
-        path.mkdir()
+    states = {"waits": "queued", "runs": "running", "done": "done", "failed": "failed", "stopped": "cancelled"}
+    for path in (folder.incoming("x"), *(folder.job(name) / "input" for name in ("orphan", *states))):
+        path.mkdir(parents=True)
         (path / "file").write_bytes(b"1")
-    folder.drop_strangers({"known"})
-    assert [path.parent.name for path in tmp_path.rglob("file")] == ["known"]
+    (folder.job("done") / "result").mkdir()
+    (folder.job("done") / "result" / "file").write_bytes(b"1")
+    folder.tidy(states)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("file"))
+    assert left == ["jobs/done/result/file", "jobs/runs/input/file", "jobs/waits/input/file"]
 
 
 def test_only_the_owner_may_look_into_the_folder(tmp_path):

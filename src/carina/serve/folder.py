@@ -65,17 +65,25 @@ class StateFolder:
         """Delete the uploaded files of a job."""
         shutil.rmtree(self.job(job_id) / "input", ignore_errors=True)
 
-    def drop_strangers(self, known: set[str]) -> None:
-        """Delete what a crash left behind: uploads that never became a job, jobs that the list does not know."""
+    def tidy(self, states: dict[str, str]) -> None:
+        """Delete what a crash left behind.
+
+        Args:
+            states: of all jobs by id. Uploads that never became a job go, whatever jobs have that the list does not
+                know or that have no result, and the uploaded files of those that are done.
+        """
         for folder in (self.root / "incoming").iterdir():
             shutil.rmtree(folder, ignore_errors=True)
         for folder in (self.root / "jobs").iterdir():
-            if folder.name not in known:
-                shutil.rmtree(folder, ignore_errors=True)
+            state = states.get(folder.name)
+            if state == "done":
+                self.drop_input(folder.name)
+            elif state not in ("queued", "running"):
+                self.drop(folder.name)
 
     def size(self, job_id: str) -> int:
-        """Bytes that the files of a job take."""
-        return sum(file.stat().st_size for file in self.job(job_id).rglob("*") if file.is_file())
+        """Bytes that the result of a job takes."""
+        return sum(file.stat().st_size for file in (self.job(job_id) / "result").iterdir())
 
     def check_space(self, free_bytes: int) -> None:
         """Refuse new work while the disk is nearly full.

@@ -209,9 +209,9 @@ class JobStore:
         """Jobs marked as running; after a start these were cut off."""
         return self.latest(state="running")
 
-    def ids(self) -> set[str]:
-        """All ids."""
-        return {row[0] for row in self._job.select(self._job.id).tuples()}
+    def states(self) -> dict[str, str]:
+        """The state of every job by id."""
+        return dict(self._job.select(self._job.id, self._job.state).tuples())
 
     def expired(self, *, keep_s: float, keep_bytes: int) -> Sequence[str]:
         """Ended jobs that are older than ``keep_s``, and the oldest ones while all take more than ``keep_bytes``."""

@@ -75,8 +75,12 @@ async def get_job(request: Request, job_id: str) -> HTTPResponse:
 @jobs.post("/v1/jobs/<job_id:str>/cancel")
 async def cancel_job(request: Request, job_id: str) -> HTTPResponse:
     """Stop a job; one that has ended stays as it is."""
+    service = _service(request)
     await _job(request, job_id)
-    return json_response(job_json(await _service(request).jobs(lambda store: store.cancel(job_id))), 202)
+    job = await service.jobs(lambda store: store.cancel(job_id))
+    if job.state == "cancelled":  # it waited, so that no process works on its files
+        await asyncio.to_thread(service.folder.drop, job_id)
+    return json_response(job_json(job), 202)
 
 
 @jobs.delete("/v1/jobs/<job_id:str>")

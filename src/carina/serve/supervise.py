@@ -69,9 +69,8 @@ class Supervisor:
         """Put right what a crash left behind, then begin."""
         store = JobStore(self._folder.database)
         for job in store.running():
-            if not store.try_again(job.id, "the server ended while the job ran"):
-                self._folder.drop(job.id)
-        self._folder.drop_strangers(store.ids())
+            store.try_again(job.id, "the server ended while the job ran")
+        self._folder.tidy(store.states())
         store.beat("warming")
         store.close()
         self._thread.start()
@@ -128,7 +127,7 @@ class Supervisor:
         if child.job is not None and child.outcome is not None:
             self._settle(child, child.job, store)
         elif child.job is not None:
-            self._watch(child.job, store)
+            self._watch(child, child.job, store)
 
     def _start_child(self) -> _Child | None:
         if time.monotonic() < self._not_before:
@@ -172,35 +171,41 @@ class Supervisor:
             child.outcome = message
 
     def _settle(self, child: _Child, job: Job, store: JobStore) -> None:
-        """Note the outcome of a job; where the list cannot be written this is tried again."""
+        """Note the outcome of a job; where the list cannot be written this is tried again.
+
+        What failed is deleted before it is noted, so that whoever hears of it finds no files, and a full disk has space
+        for the note. A result is noted before the upload is deleted, so that a crash between the two loses nothing.
+        """
         if isinstance(child.outcome, worker.Done):
             done = child.outcome
-            self._folder.drop_input(job.id)
             size = self._folder.size(job.id)
             store.done(job.id, findings=done.findings, p_malignant=done.p_malignant, size=size)
+            self._folder.drop_input(job.id)
             for stage, seconds in done.seconds.items():
                 metrics.STAGE_SECONDS.labels(stage).observe(seconds)
             shown, total = self._shown(done.series_uid), sum(done.seconds.values())
             log.info("job %s done, series %s, %d findings, %.1f s", job.id, shown, done.findings, total)
         elif isinstance(child.outcome, worker.Failed):
-            store.failed(job.id, child.outcome.problem, child.outcome.detail)
             self._folder.drop(job.id)
+            store.failed(job.id, child.outcome.problem, child.outcome.detail)
             log.warning("job %s failed: %s %s", job.id, child.outcome.problem, child.outcome.trace)
         child.job = child.outcome = None
 
-    def _watch(self, job: Job, store: JobStore) -> None:
+    def _watch(self, child: _Child, job: Job, store: JobStore) -> None:
         """End a job that was cancelled or takes too long; the process ends with it, and a new one starts."""
         row = store.get(job.id)
         seconds = time.time() - (row.started or time.time())
         if not row.cancel and seconds <= self._settings.limits.job_s:
             return
+        child.process.kill()
+        child.process.join()
+        self._folder.drop(job.id)
         if row.cancel:
             store.cancelled(job.id)
         else:
             store.failed(job.id, "job-timeout", f"the analysis took longer than {self._settings.limits.job_s:g} s")
         store.beat("warming")
         self._end_child()
-        self._folder.drop(job.id)
 
     def _lost(self, child: _Child, store: JobStore) -> None:
         """The process ended by itself: killed, out of memory, or its models cannot be loaded."""
