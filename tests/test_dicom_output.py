@@ -13,6 +13,7 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import ImageFont
 from pydicom.dataset import Dataset
 from scipy.spatial.transform import Rotation
 
@@ -23,6 +24,7 @@ from carina.errors import InputError, UsageError
 from carina.findings import Finding, InputSummary, ModelInfo, PatientAnswer, Report
 from carina.geometry import Geometry
 from carina.report import check_formats, dicom_codes, write_report
+from carina.report.dicom_keyimages import caption
 from carina.volume import Volume
 
 FORMATS = ("json", "seg", "sr", "keyimages")
@@ -392,6 +394,15 @@ def test_key_images_show_the_slice_with_the_finding_ringed(ct: Volume, written: 
         assert distance_mm.size > 200
         assert distance_mm.min() > diameter_mm / 2
         assert distance_mm.max() < diameter_mm / 2 + 5
+
+
+def test_the_font_has_every_character_of_a_caption(written: tuple[Report, dict[str, Path]]) -> None:
+    font = ImageFont.load_default(20)
+    unknown = bytes(font.getmask("\uffff"))
+    for finding in written[0].findings:
+        for p_nodule in (0.001, 0.5, 0.999):
+            text = "".join(caption(replace(finding, p_nodule=p_nodule)))
+            assert [one for one in set(text) if bytes(font.getmask(one)) == unknown] == []
 
 
 # Geometry

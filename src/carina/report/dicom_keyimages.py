@@ -56,14 +56,17 @@ def picture(context: DicomContext, finding: Finding) -> UInt8[np.ndarray, "rows 
     size = canvas.width // 32
     font = ImageFont.load_default(size)
     draw.text((x + wide + 3, y - tall), str(finding.id), fill=_MARK, font=font)
-    lines = (
-        f"Carina finding {finding.id}: nodule {percent(finding.p_nodule)}, {_size(finding)}",
-        RESEARCH[0].upper() + RESEARCH[1:],
-    )
-    for number, line in enumerate(reversed(lines), start=1):
+    for number, line in enumerate(reversed(caption(finding)), start=1):
         place = (size // 2, canvas.height - round(1.3 * size * number) - 2)
         draw.text(place, line, fill=_MARK, font=font, stroke_width=2, stroke_fill=(0, 0, 0))
     return np.asarray(canvas)
+
+
+def caption(finding: Finding) -> tuple[str, str]:
+    """What is written into the picture; the font has no no-break space."""
+    probability = percent(finding.p_nodule).replace("\N{NO-BREAK SPACE}", " ")
+    first = f"Carina finding {finding.id}: nodule {probability}, {_size(finding)}"
+    return first, RESEARCH[0].upper() + RESEARCH[1:]
 
 
 def _size(finding: Finding) -> str:
