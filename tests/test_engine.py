@@ -157,20 +157,46 @@ def test_micro_batches_equal_one_batch(parts: int) -> None:
     torch.testing.assert_close(weights(many), weights(one), rtol=1e-10, atol=1e-12)
 
 
+def test_with_batch_norm_micro_batches_are_normalised_one_by_one() -> None:
+    def whole(epoch: int, index: int) -> Pair:
+        made = [noise(epoch, 2 * index + k) for k in range(2)]
+        return torch.cat([x for x, _ in made]), torch.cat([y for _, y in made])
+
+    one, many = network(norm=True), network(norm=True)
+    fit(Regression(), one, Batches(4, whole), settings=SETTINGS)
+    fit(Regression(), many, BATCHES, settings=replace(SETTINGS, accumulate=2))
+    assert (parameters(one) - parameters(many)).abs().max() > 1e-3
+
+
+def parameters(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def running(model: nn.Module) -> Tensor:
+    """Means and variances of batch norm."""
+    return torch.cat([b.flatten() for b in model.buffers() if b.is_floating_point()])
+
+
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     processes = 2
     settings = replace(SETTINGS, accumulate=processes, clip_norm=1.0, ema=0.9)
-    model = network()
+    model, normed = network(), network(norm=True)
     result = fit(Regression(), model, BATCHES, VALIDATION, settings=settings)
+    fit(Regression(), normed, BATCHES, settings=settings)
     program = tmp_path / "program.py"
     program.write_text(
         "import torch\n"
         "from test_engine import *\n"
-        "model = network()\n"
+        "from carina.learn.processes import join_processes\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "model, normed = network(), network(norm=True)\n"
         f"settings = replace(SETTINGS, accumulate={processes}, clip_norm=1.0, ema=0.9)\n"
-        f"result = fit(Regression(), model, BATCHES, VALIDATION, settings=settings, run_dir=Path({str(tmp_path)!r}))\n"
-        f"torch.save([weights(model), result.best], {str(tmp_path)!r} + '/weights' + os.environ['RANK'])\n"
+        "with join_processes('cpu'):\n"
+        "    result = fit(Regression(), model, BATCHES, VALIDATION, settings=settings, run_dir=folder)\n"
+        "    fit(Regression(), normed, BATCHES, settings=settings)\n"
+        "saved = [weights(model), result.best, parameters(normed), running(normed)]\n"
+        "torch.save(saved, folder / f'weights{os.environ[\"RANK\"]}')\n"
     )
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), program],
@@ -180,9 +206,12 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
     )
     for rank in range(processes):
-        other, best = torch.load(tmp_path / f"weights{rank}", weights_only=True)
+        other, best, learned, statistics = torch.load(tmp_path / f"weights{rank}", weights_only=True)
         torch.testing.assert_close(other, weights(model), rtol=1e-10, atol=1e-12)
         assert best == pytest.approx(result.best, rel=1e-10)
+        # Each micro-batch is normalised by itself either way; what is kept for evaluation has seen half of them.
+        torch.testing.assert_close(learned, parameters(normed), rtol=1e-8, atol=1e-10)
+        assert not torch.allclose(statistics, running(normed), rtol=1e-4)
 
 
 def test_of_two_processes_the_first_prepares_and_the_other_finds_it_done(tmp_path: Path) -> None:

@@ -120,6 +120,27 @@ def test_compare_names_the_better_system_by_group(capsys, cohort):
     assert re.search(r"part-solid +10 ", out)
 
 
+def written(folder):
+    """The page of an evaluation, which left a table and JSON beside it and needs nothing else."""
+    assert sorted(path.name for path in folder.iterdir()) == ["index.html", "summary.json", "summary.txt"]
+    assert json.loads((folder / "summary.json").read_text())["result"]
+    text = (folder / "index.html").read_text()
+    page = Page(text)
+    assert page.links == []
+    assert "table" in page.tags
+    return page.tags.count("polyline") + page.tags.count("circle")
+
+
+def test_a_comparison_draws_both_curves(capsys, cohort):
+    out = cohort / "out"
+    run(
+        capsys,
+        *("compare", cohort / "few.csv", cohort / "detections.csv"),
+        *("--annotations", cohort / "annotations.csv", "--bootstraps", 20, "-o", out),
+    )
+    assert written(out) == 2
+
+
 def test_nodule_judges_a_table_of_classes(capsys, tmp_path):
     rows = [(1, 0.9), (1, 0.6), (1, 0.2), (0, 0.7), (0, 0.1), (0, 0.1)]
     path = table(tmp_path / "candidates.csv", ["class", "probability"], rows)
@@ -160,9 +181,10 @@ def test_malignancy_holds_a_network_against_the_diameter(capsys, tmp_path):
     path = malignancy_table(tmp_path / "table.csv")
     for i in range(60):
         write_case(tmp_path / "detect" / str(i), report(f"1.{i}", [((10.0, -20.0, 30.0), 0.9, i / 60)]))
-    _, out, _ = run(capsys, "malignancy", path, "--predictions", tmp_path / "detect")
+    _, out, _ = run(capsys, "malignancy", path, "--predictions", tmp_path / "detect", "-o", tmp_path / "out")
     assert re.search(r"gain over the diameter +\+0\.0000", out)
     assert re.search(r"nodules hit by a detection +60 of 60", out)
+    assert written(tmp_path / "out") > 3
 
 
 def test_excluding_series_without_a_fit_is_a_usage_error(capsys, tmp_path):
@@ -180,9 +202,10 @@ def test_segmentation_pairs_masks_by_name(capsys, tmp_path):
     prediction[2:4, 2:4, 3:5] = 7
     write_image(truth, geometry, tmp_path / "truth" / "1.1.mha")
     write_image(prediction, geometry, tmp_path / "found" / "1.1" / "mask.nii.gz")
-    _, out, _ = run(capsys, "segmentation", tmp_path / "found", tmp_path / "truth")
+    _, out, _ = run(capsys, "segmentation", tmp_path / "found", tmp_path / "truth", "-o", tmp_path / "out")
     assert re.search(r"Dice, all voxels +0\.5000", out)
     assert re.search(r"nodules touched +1 of 1", out)
+    assert written(tmp_path / "out") == 1
 
 
 def test_pipeline_prints_the_table_of_fates(capsys, tmp_path):
@@ -192,13 +215,15 @@ def test_pipeline_prints_the_table_of_fates(capsys, tmp_path):
     write_case(tmp_path / "detect" / "a", report("1.1", found))
     write_case(tmp_path / "detect" / "b", report("1.2", []))
     write_case(tmp_path / "detect" / "c", report("1.3", []))
-    code, out, _ = run(capsys, "pipeline", tmp_path / "detect", "--malignancy", path, "--threshold", "0.5")
+    found = ("--malignancy", path, "--threshold", "0.5", "-o", tmp_path / "out")
+    code, out, _ = run(capsys, "pipeline", tmp_path / "detect", *found)
     assert code == 0
     assert re.search(r"truth +missed +filtered out +called benign +called malignant", out)
     assert re.search(r"not a nodule +0 +0 +1 +0", out)
     assert re.search(r"\nbenign +0 +1 +0 +0", out)
     assert re.search(r"malignant +1 +0 +0 +1", out)
     assert "Answer for the patient" in out
+    assert written(tmp_path / "out") == 2
 
 
 @pytest.mark.parametrize(

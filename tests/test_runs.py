@@ -182,6 +182,7 @@ def test_command_compares_lists_and_writes(tmp_path: Path, capsys: pytest.Captur
     assert end.value.code == 0
     assert "a is better" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["result"]["gaps"][0]["paired"]
+    assert (tmp_path / "out" / "index.html").read_text().count("<polyline") == 2  # a course for each run
     with pytest.raises(SystemExit) as end:
         main(["runs", "list", str(tmp_path)])
     assert end.value.code == 0

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from carina.data.batches import batches, cut_batch
+from carina.data.batches import cut_batch
 from carina.data.sampling import (
     NEGATIVE,
     NODULE,
@@ -18,7 +17,7 @@ from carina.data.sampling import (
     segmentation_crops,
 )
 from carina.data.store import IGNORE, Nodule, Scan
-from carina.errors import InputError, TrainingError, UsageError
+from carina.errors import InputError, TrainingError
 
 SHAPE = (40, 50, 60)
 AFFINE = ((0.0, 0.0, 1.0, 0.0), (0.0, 1.0, 0.0, 0.0), (1.5, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -190,47 +189,9 @@ def test_batches_hold_what_lies_around_each_center(scans, shape):
         assert np.array_equal(batch.lung[i, 0], reference_crop(scans[s].lung(), c, shape, 0))
 
 
-@pytest.mark.parametrize("ahead", [0, 1, 3, 50])
-def test_prefetch_gives_the_batches_in_order(scans, ahead):
-    crops = nodule_crops(scans, 50, seed=0, epoch=0)
-    found = list(batches(scans, crops, (8, 8, 8), 8, ahead=ahead, threads=2))
-    assert len(found) == 6
-    assert torch.equal(torch.cat([b.hu for b in found]), cut_batch(scans, crops.take(slice(0, 48)), (8, 8, 8)).hu)
-
-
-def test_last_incomplete_batch_comes_when_asked(scans):
-    crops = nodule_crops(scans, 50, seed=0, epoch=0)
-    sizes = [len(b) for b in batches(scans, crops, (8, 8, 8), 8, drop_last=False, masks=False)]
-    assert sizes == [8] * 6 + [2]
-
-
-def test_processes_share_every_batch(scans):
-    crops = nodule_crops(scans, 48, seed=0, epoch=0)
-    whole = list(batches(scans, crops, (8, 8, 8), 8))
-    parts = [list(batches(scans, crops, (8, 8, 8), 8, rank=r, world=2)) for r in range(2)]
-    for batch, even, odd in zip(whole, *parts, strict=True):
-        assert torch.equal(torch.stack([even.hu, odd.hu], 1).flatten(0, 1), batch.hu)
-
-
-def test_batch_that_cannot_be_shared_is_refused(scans):
-    crops = nodule_crops(scans, 48, seed=0, epoch=0)
-    with pytest.raises(UsageError, match="9 crops cannot be shared evenly by 2"):
-        next(batches(scans, crops, (8, 8, 8), 9, world=2))
-
-
-def test_leaving_the_loop_early_ends_the_threads(scans):
-    crops = nodule_crops(scans, 480, seed=0, epoch=0)
-    running = batches(scans, crops, (8, 8, 8), 8, ahead=4)
-    next(running)
-    running.close()
-    import threading
-
-    assert not [t for t in threading.enumerate() if t.name.startswith("carina-crops")]
-
-
-def test_an_error_while_cutting_reaches_the_loop(scans, tmp_path):
+def test_a_lost_file_is_an_error_that_names_it(scans, tmp_path):
     lost = write_scan(tmp_path, "lost", scans[0].nodules, 3, 9)
     crops = every_candidate([lost])
     Path(lost.folder, "hu.npy").unlink()
     with pytest.raises(InputError, match=r"hu\.npy"):
-        list(batches([lost], crops, (8, 8, 8), 2))
+        cut_batch([lost], crops, (8, 8, 8))

@@ -197,6 +197,12 @@ def test_every_tenth_series_can_be_held_out(store: Store) -> None:
     assert len(training) == 7
 
 
+def test_a_subset_of_luna16_can_be_held_out(store: Store) -> None:
+    training, validation = split_scans(store, replace(SMALL, split="subset3"))
+    assert [scan.subset for scan in validation] == [3]
+    assert len(training) == 7
+
+
 def test_an_unknown_split_is_refused(store: Store) -> None:
     with pytest.raises(UsageError, match="split 'random'"):
         split_scans(store, replace(SMALL, split="random"))

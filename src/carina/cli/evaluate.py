@@ -96,6 +96,7 @@ class Compare(_Output, _Truth):
     def run(self) -> None:
         """Compare and show."""
         from carina.evaluate.compare import compare
+        from carina.evaluate.froc import froc_curve
         from carina.evaluate.present import present_comparison
         from carina.evaluate.tables import read_detections
 
@@ -105,7 +106,8 @@ class Compare(_Output, _Truth):
         scans = both[0].scans | both[1].scans
         first, second = (self.match(one.with_scans(scans)) for one in both)
         differences = compare(first, second, bootstraps=self.bootstraps, seed=self.seed)
-        self.show(present_comparison(differences, *_names(self.first, self.second)))
+        curves = zip(_names(self.first, self.second), map(froc_curve, (first, second)), strict=True)
+        self.show(present_comparison(differences, dict(curves)))
 
 
 @dataclass

@@ -55,8 +55,8 @@ class _Common:
     """auto, cpu, cuda or mps; several cards through torchrun."""
     prefetch: int | None = None
     """Batches made ahead in threads."""
-    split: Literal["patient", "tenth", "none"] | None = None
-    """What is held out: a share of the patients, every tenth series, or nothing."""
+    split: str | None = None
+    """What is held out: patient (a share of them), tenth (every tenth series), subset0 to subset9 (LUNA16's), none."""
     init_from: Path | None = None
     """Weights to start from."""
     monitor: str | None = None

@@ -1,14 +1,10 @@
-"""From a list of crops to batches of tensors, cut from the store's memory maps ahead of the training step.
+"""From a list of crops to batches of tensors, cut from the store's memory maps.
 
-Only the bytes of the crops are touched. Every process of a distributed run walks the same list and takes its own part
-of each batch, so that the union over processes does not depend on their number.
-
-Must not know how crops are chosen (``data.sampling``) or changed (``data.augment``).
+Only the bytes of the crops are touched. Must not know how crops are chosen (``data.sampling``) or changed
+(``data.augment``), nor when they are cut: ``learn.batches`` makes them ahead of the training step.
 """
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -18,7 +14,6 @@ from torch import Tensor
 
 from carina.data.sampling import CropList
 from carina.data.store import IGNORE, Scan
-from carina.errors import UsageError
 from carina.geometry import Shape3
 from carina.hu import AIR
 
@@ -44,12 +39,8 @@ class Batch:
     scan: Int64[Tensor, " b"]
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The batch on another device; from pinned memory without waiting."""
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
-
-    def pin(self) -> "Batch":
-        """The batch in page-locked memory, from where copies to a GPU run beside the computation."""
-        return Batch(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+        """The batch on another device."""
+        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
 
     def __len__(self) -> int:
         return len(self.hu)
@@ -91,60 +82,3 @@ def _copy_box(array: np.ndarray, start: list[int], out: np.ndarray, fill: int) -
         # A row as one element: NumPy copies it at once, in half the time that it takes voxel by voxel.
         row = np.dtype((np.void, target.shape[2] * target.itemsize))
         target.view(row)[..., 0] = source.view(row)[..., 0]
-
-
-def batches(
-    scans: Sequence[Scan],
-    crops: CropList,
-    shape_zyx: Shape3,
-    batch_size: int,
-    *,
-    rank: int = 0,
-    world: int = 1,
-    ahead: int = 4,
-    threads: int = 1,
-    masks: bool = True,
-    pin: bool = False,
-    drop_last: bool = True,
-) -> Iterator[Batch]:
-    """Cut batch after batch in background threads, in order.
-
-    Args:
-        scans: what ``crops.scan`` counts.
-        crops: the epoch, the same list in every process.
-        shape_zyx: size of every crop.
-        batch_size: crops per batch over all processes.
-        rank: number of this process.
-        world: number of processes; process r gets crops r, r + world, ... of every batch.
-        ahead: batches cut before they are asked for; 0 cuts when asked, in the calling thread.
-        threads: threads that cut.
-        masks: whether label and lung are wanted.
-        pin: put batches into page-locked memory.
-        drop_last: leave out an incomplete last batch.
-
-    Raises:
-        UsageError: a batch that cannot be shared evenly.
-    """
-    if batch_size < 1 or batch_size % world:
-        raise UsageError(f"a batch of {batch_size} crops cannot be shared evenly by {world} processes")
-    end = len(crops) - len(crops) % batch_size if drop_last else len(crops)
-
-    def cut(start: int) -> Batch:
-        mine = crops.take(slice(start + rank, min(start + batch_size, end), world))
-        batch = cut_batch(scans, mine, shape_zyx, masks=masks)
-        return batch.pin() if pin else batch
-
-    starts = range(0, end, batch_size)
-    if ahead == 0:
-        yield from map(cut, starts)
-        return
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="carina-crops")
-    try:
-        waiting = deque(pool.submit(cut, start) for start in starts[:ahead])
-        for start in [*starts[ahead:], *[None] * len(waiting)]:
-            batch = waiting.popleft().result()
-            if start is not None:
-                waiting.append(pool.submit(cut, start))
-            yield batch
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 
 from carina.evaluate.confusion import Confusion
 from carina.evaluate.curves import Calibration, PrecisionRecall, Roc, corners
-from carina.evaluate.froc import Interval
+from carina.evaluate.froc import Curve, Interval
 from carina.evaluate.page import Line, Plot, Table
 
 UNIT_TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -37,6 +37,24 @@ def confusion_table(table: Confusion) -> Table:
         for name, counts in zip(table.truth, table.counts.tolist(), strict=True)
     )
     return Table("Counts", ("truth", *table.said), rows)
+
+
+def froc_plot(lines: Sequence[Line], rates: Sequence[float]) -> Plot:
+    """Sensitivity against false positives per scan."""
+    return Plot("FROC", "false positives per scan", "sensitivity", tuple(rates), tuple(lines), log_x=True)
+
+
+def thin_froc(curve: Curve) -> Curve:
+    """The same curve without the points on its straight parts."""
+    kept = corners(curve.false_per_scan, curve.sensitivity)
+    return Curve(curve.false_per_scan[kept], curve.sensitivity[kept], curve.threshold[kept])
+
+
+def share_plot(title: str, x_label: str, name: str, values: Sequence[float]) -> Plot:
+    """The share of some figures in [0, 1] that are at least as large as x."""
+    steps = np.linspace(0, 1, 101)
+    share = (np.array(values)[None, :] >= steps[:, None]).mean(axis=1)
+    return Plot(title, x_label, "share with at least as much", UNIT_TICKS, (Line(name, points_of(steps, share)),))
 
 
 def roc_plot(curves: Sequence[tuple[str, Roc]]) -> Plot:

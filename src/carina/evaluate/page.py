@@ -11,7 +11,7 @@ from carina.findings import RESEARCH_USE
 
 WIDTH, HEIGHT = 460, 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 12, 46
-_COLORS = ("#0d6e78", "#b4541a", "#5b4aa0")
+_COLORS = ("#0d6e78", "#b4541a", "#5b4aa0", "#8f7a00", "#b0305c")
 _COMPARISON = "#8a99a1"
 
 

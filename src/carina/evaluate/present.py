@@ -3,26 +3,28 @@
 Must not know how results are computed or how pages are laid out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from carina.evaluate.compare import Difference
-from carina.evaluate.curves import corners, roc
+from carina.evaluate.curves import roc
 from carina.evaluate.figures import (
     calibration_rows,
     confusion_table,
     figure_text,
+    froc_plot,
     points_of,
     precision_recall_plot,
     range_text,
     reliability_plot,
     roc_plot,
+    thin_froc,
     thin_precision_recall,
     thin_roc,
 )
-from carina.evaluate.froc import Curve, Froc
+from carina.evaluate.froc import LUNA_RATES, Curve, Froc
 from carina.evaluate.nodule import CLASSES, NoduleScore
-from carina.evaluate.page import Line, Plot, Table
+from carina.evaluate.page import Line, Table
 from carina.evaluate.pipeline import PipelineScore
 from carina.evaluate.summary import Summary
 
@@ -43,19 +45,11 @@ def present_froc(result: Froc, name: str) -> Summary:
         )
     ]
     rows.append(("average", f"{result.average:.5f}", range_text(result.average_interval), ""))
-    kept = corners(result.curve.false_per_scan, result.curve.sensitivity)
-    curve = Curve(result.curve.false_per_scan[kept], result.curve.sensitivity[kept], result.curve.threshold[kept])
+    curve = thin_froc(result.curve)
     read_off = tuple(zip(result.rates, result.sensitivity, strict=True))
-    plot = Plot(
-        "FROC",
-        "false positives per scan",
-        "sensitivity",
-        result.rates,
-        (
-            Line(name, points_of(curve.false_per_scan, curve.sensitivity)),
-            Line("", read_off, low_high=result.sensitivity_interval, marks=True),
-        ),
-        log_x=True,
+    lines = (
+        Line(name, points_of(curve.false_per_scan, curve.sensitivity)),
+        Line("", read_off, low_high=result.sensitivity_interval, marks=True),
     )
     counts = (
         f"{result.n_scans} scans, {result.n_nodules} nodules, {result.n_found} of them hit at the loosest threshold; "
@@ -67,13 +61,16 @@ def present_froc(result: Froc, name: str) -> Summary:
         title=f"FROC of {name}",
         notes=(counts, FROC_METHOD, drawn),
         tables=(Table("", ("false positives per scan", "sensitivity", percent, "threshold"), tuple(rows)),),
-        plots=(plot,),
+        plots=(froc_plot(lines, result.rates),),
         data=replace(result, curve=curve),
     )
 
 
-def present_comparison(differences: Sequence[Difference], first: str, second: str) -> Summary:
-    """Average sensitivity of two systems, their difference and what follows from it."""
+def present_comparison(differences: Sequence[Difference], curves: Mapping[str, Curve]) -> Summary:
+    """Average sensitivity of two systems, their difference and what follows from it; both curves by name."""
+    first, second = curves
+    thin = {name: thin_froc(curve) for name, curve in curves.items()}
+    lines = [Line(name, points_of(curve.false_per_scan, curve.sensitivity)) for name, curve in thin.items()]
     better = {"first": f"{first} is better", "second": f"{second} is better", "undecided": "undecided"}
     rows = tuple(
         (
@@ -99,7 +96,7 @@ def present_comparison(differences: Sequence[Difference], first: str, second: st
             "Groups overlap and are many: a verdict in one group is a hint where that over all nodules is not.",
         ),
         tables=(Table("", header, rows),),
-        plots=(),
+        plots=(froc_plot(lines, LUNA_RATES),),
         data={"first": first, "second": second, "differences": list(differences)},
     )
 

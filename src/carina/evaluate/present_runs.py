@@ -3,7 +3,7 @@
 import math
 
 from carina.evaluate.figures import figure_text, range_text
-from carina.evaluate.page import Table
+from carina.evaluate.page import Line, Plot, Table
 from carina.evaluate.runs import RunComparison
 from carina.evaluate.summary import Summary
 
@@ -38,7 +38,7 @@ def present_runs(comparison: RunComparison) -> Summary:
                 gap.other,
                 f"{gap.difference:+.4f}",
                 range_text(gap.interval, sign=True),
-                "same crops" if gap.paired else "other crops",
+                "no answers kept" if math.isnan(gap.interval[0]) else "same crops" if gap.paired else "other crops",
                 f"{best} is better" if gap.verdict == "better" else "undecided",
             )
             for gap in comparison.gaps
@@ -59,4 +59,16 @@ def present_runs(comparison: RunComparison) -> Summary:
             f"Intervals: percentiles over {comparison.bootstraps} resamples of {min(scans)} held-out scans{few}. "
             "They hold for these weights; another seed of the training may differ by more."
         )
-    return Summary("Comparison of runs", tuple(notes), tuple(tables), (), comparison)
+    return Summary("Comparison of runs", tuple(notes), tuple(tables), _courses(comparison), comparison)
+
+
+def _courses(comparison: RunComparison) -> tuple[Plot, ...]:
+    """The metric by epoch, one line for each run, where it lies between 0 and 1 as most metrics do."""
+    values = [value for s in comparison.standings for _, value in s.course]
+    if not values or min(values) < 0 or max(values) > 1:
+        return ()
+    last = max(1, *(s.epochs - 1 for s in comparison.standings))
+    step = math.ceil(last / 8)
+    ticks = tuple(float(tick) for tick in range(0, last + step, step))
+    lines = tuple(Line(s.name, s.course) for s in comparison.standings)
+    return (Plot("While training", "epoch", comparison.metric, ticks, lines),)

@@ -3,7 +3,7 @@
 Must not know how results are computed or how pages are laid out.
 """
 
-from carina.evaluate.figures import figure_text, range_text
+from carina.evaluate.figures import figure_text, range_text, share_plot
 from carina.evaluate.page import Table
 from carina.evaluate.segmentation import SegmentationScore
 from carina.evaluate.summary import Summary
@@ -28,6 +28,7 @@ def present_segmentation(score: SegmentationScore, name: str) -> Summary:
         )
         for s in score.scans
     )
+    dice = [overlap.dice for scan in score.scans for _, overlap in scan.nodules]
     return Summary(
         title=f"Segmentation: {name}",
         notes=(
@@ -41,6 +42,6 @@ def present_segmentation(score: SegmentationScore, name: str) -> Summary:
             Table("", ("figure", "value"), rows),
             Table("By scan", ("scan", "Dice", "precision", "recall", "Dice of each nodule"), scans),
         ),
-        plots=(),
+        plots=(share_plot("Nodules", "Dice of a nodule", name, dice),) if dice else (),
         data=score,
     )

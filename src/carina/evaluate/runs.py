@@ -34,7 +34,8 @@ class Run:
     Attributes:
         name: shortest end of its path that tells the runs apart.
         settings: everything it was started with.
-        metrics: of its best epoch, by name; ``val_`` in front where they come from held-out scans.
+        history: of every epoch the metrics by name; ``val_`` in front where they come from held-out scans.
+        metrics: those of its best epoch.
         monitor: metric that chose the best epoch, without ``val_`` or ``train_``.
         higher_is_better: whether more of the monitor is better.
         epochs: epochs made.
@@ -46,6 +47,7 @@ class Run:
 
     name: str
     settings: dict[str, Any]
+    history: tuple[dict[str, float], ...]
     metrics: dict[str, float]
     monitor: str
     higher_is_better: bool
@@ -57,7 +59,12 @@ class Run:
 
     def logged(self, metric: str) -> float:
         """A metric of the best epoch, of held-out scans where there are some; NaN where it is not known."""
-        return self.metrics.get(f"val_{metric}", self.metrics.get(f"train_{metric}", math.nan))
+        return _logged(self.metrics, metric)
+
+    def course(self, metric: str) -> tuple[tuple[float, float], ...]:
+        """(epoch, metric) of every epoch of which it is known."""
+        values = ((float(epoch), _logged(metrics, metric)) for epoch, metrics in enumerate(self.history))
+        return tuple((epoch, value) for epoch, value in values if math.isfinite(value))
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Standing:
         interval: 95 %, over resamples of the held-out scans; NaN where answers are not kept.
         scans: held-out scans.
         metrics: everything that was logged for the best epoch.
+        course: (epoch, value) as training logged it.
         epochs: epochs made.
         best_epoch: whose weights were kept.
         minutes: time spent.
@@ -81,6 +89,7 @@ class Standing:
     interval: Interval
     scans: int
     metrics: dict[str, float]
+    course: tuple[tuple[float, float], ...]
     epochs: int
     best_epoch: int
     minutes: float
@@ -149,11 +158,11 @@ def read_run(folder: Path, name: str = "") -> Run:
         raise InputError(f"{path} records no epoch yet; compare the run when it has made one")
     best = max((record for record in epochs if record["best"]), key=lambda record: record["epoch"], default=epochs[-1])
     monitor = str(settings.get("monitor", "loss"))
-    parts = {key: value for key, value in best.items() if key.startswith(("val_", "train_"))}
     return Run(
         name=name or folder.name,
         settings=settings,
-        metrics={key: math.nan if value is None else float(value) for key, value in parts.items()},
+        history=tuple(map(_metrics, epochs)),
+        metrics=_metrics(best),
         monitor=monitor,
         higher_is_better=bool(settings.get("higher_is_better", monitor not in LOWER_IS_BETTER)),
         epochs=len(epochs),
@@ -207,6 +216,7 @@ def compare_runs(
             interval=interval(resamples, 0.95),
             scans=0 if run.held_out is None else len(set(run.held_out.series_uid)),
             metrics=run.metrics,
+            course=run.course(metric),
             epochs=run.epochs,
             best_epoch=run.best_epoch,
             minutes=run.seconds / 60,
@@ -282,6 +292,16 @@ def _value(run: Run, metric: str) -> float:
         return run.logged(metric)
     once = np.ones(len(run.held_out.series_uid), np.int64)
     return weighted_metrics(run.held_out, once).get(metric, run.logged(metric))
+
+
+def _metrics(record: dict[str, Any]) -> dict[str, float]:
+    """What a line of the log tells of an epoch's metrics; null is NaN."""
+    parts = {key: value for key, value in record.items() if key.startswith(("val_", "train_"))}
+    return {key: math.nan if value is None else float(value) for key, value in parts.items()}
+
+
+def _logged(metrics: dict[str, float], metric: str) -> float:
+    return metrics.get(f"val_{metric}", metrics.get(f"train_{metric}", math.nan))
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -12,12 +12,15 @@ from typing import Any
 from torch import nn
 
 from carina.data.augment import AugmentSettings
-from carina.data.split import every_nth, split_by_patient
+from carina.data.split import every_nth, split_by_patient, split_by_subset
 from carina.data.store import Scan, Store
 from carina.errors import TrainingError, UsageError
 from carina.learn import FitResult, FitSettings
 from carina.learn.provenance import command_line, hardware, source_revision
 from carina.models.card import DataSource, Training, load_model
+
+SUBSETS = tuple(f"subset{k}" for k in range(10))
+"""LUNA16's ten, for cross-validation."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class RunSettings:
 
     Attributes:
         name: of the weights, in card and reports; "" for the task's name.
-        split: "patient" (a share of the patients validates), "tenth" (every 10th series by UID), or "none".
+        split: "patient" (a share of the patients validates), "tenth" (every 10th series by UID), "subset0" to
+            "subset9" (that subset of LUNA16), or "none".
         validation_share: share of the patients that validate.
         crops_per_epoch: crops learned from in an epoch.
         validation_crops: crops measured after an epoch.
@@ -83,8 +87,10 @@ def split_scans(store: Store, settings: RunSettings) -> tuple[list[Scan], list[S
             training, validation = every_nth(sorted(store.scans, key=lambda scan: scan.series_uid))
         case "none":
             training, validation = list(store.scans), []
+        case subset if subset in SUBSETS:
+            training, validation = split_by_subset(store.scans, SUBSETS.index(subset))
         case other:
-            raise UsageError(f"split {other!r} is none of 'patient', 'tenth', 'none'")
+            raise UsageError(f"split {other!r} is none of 'patient', 'tenth', 'subset0' to 'subset9', 'none'")
     if not training:
         raise TrainingError(f"the split {settings.split!r} leaves none of {len(store)} scans to learn from")
     return training, validation
