@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,8 +17,10 @@ from scipy import ndimage
 
 from carina.cli.prepare import Prepare
 from carina.ct.preprocess import Preprocessing, prepare_scan
+from carina.data.batches import cut_batch
 from carina.data.cases import Tables, find_cases
 from carina.data.prepare import key_of, prepare, remove_stale
+from carina.data.sampling import CropList
 from carina.data.store import IGNORE, MANIFEST, Scan, Store
 from carina.data.truth import draw_truth, grow_nodule
 from carina.errors import InputError, UsageError
@@ -194,6 +197,18 @@ def test_again_touches_nothing_and_gives_the_same(store, cohort):
 def test_two_processes_give_the_bytes_of_one(store, cohort, tmp_path):
     prepare([cohort], tmp_path / "two", preprocessing=SETTINGS, jobs=2)
     assert content(tmp_path / "two") == content(store.folder)
+
+
+def test_memory_does_not_grow_with_the_cohort(cohort, tmp_path):
+    peaks = []
+    for folders in ([cohort / "subset0"], [cohort / f"subset{i}" for i in range(3)]):
+        tracemalloc.start()
+        made = prepare(folders, tmp_path / str(len(folders)), preprocessing=SETTINGS)
+        everywhere = CropList(np.arange(len(made)), np.full((len(made), 3), 20), *[np.zeros(len(made), np.int64)] * 3)
+        cut_batch(made.scans, everywhere, (8, 8, 8))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 def test_cohort_may_be_moved(cohort, tmp_path):

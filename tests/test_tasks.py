@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from carina.cli import main
 from carina.ct.preprocess import Preprocessing
@@ -247,6 +248,18 @@ def test_nodule_goes_from_a_store_to_weights_that_load(nodule_run: tuple[Path, F
     assert loaded == card
     assert module(torch.zeros(1, 1, 32, 48, 48)).shape == (1, 2)
     assert card.metrics["val_auc"] == result.best
+
+
+def test_tensorboard_shows_figures_curves_and_the_most_mistaken_crops(
+    nodule_run: tuple[Path, FitResult, Card],
+) -> None:
+    """M36."""
+    tags = EventAccumulator(str(nodule_run[0])).Reload().Tags()
+    assert {"auc/val", "loss/train", "throughput", "best/val_auc"} <= set(tags["scalars"])
+    assert {"roc/val", "mistaken/val"} <= set(tags["images"])
+    assert {"probability/val_positives", "probability/val_negatives"} <= set(tags["histograms"])
+    assert "precision_recall/val" in tags["tensors"]
+    assert (nodule_run[0] / "log.jsonl").is_file()
 
 
 @pytest.mark.parametrize(("monitor", "choose"), [("loss", min), ("auc", max), ("f1", max)])

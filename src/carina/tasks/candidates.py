@@ -165,10 +165,15 @@ class CandidateMetrics:
     def draw(self, log: RunLog, tag: str, epoch: int) -> None:
         """Curves, and two rows of crops: positives called least probable, negatives called most probable."""
         self._counts.draw(log, tag, epoch)
-        rows = [self._worst[truth].middle for truth in (True, False) if truth in self._worst]
-        if rows and all(len(row) == SHOWN for row in rows):
-            grey = np.concatenate([np.concatenate(list(row.numpy()), axis=1) for row in rows])
-            log.picture(f"mistaken/{tag}", epoch, np.repeat((grey[..., None] + 1) / 2, 3, axis=2))
+        rows = []
+        for truth in (True, False):
+            if truth in self._worst:
+                middle = self._worst[truth].middle
+                row = torch.full((SHOWN, *middle.shape[1:]), -1.0)
+                row[: len(middle)] = middle
+                rows.append(np.concatenate(list(row.numpy()), axis=1))
+        if rows:
+            log.picture(f"mistaken/{tag}", epoch, np.repeat((np.concatenate(rows)[..., None] + 1) / 2, 3, axis=2))
 
 
 def log_odds(logits: Float[Tensor, "b 2"]) -> Float[Tensor, " b"]:
