@@ -19,39 +19,25 @@ import sys
 import tempfile
 import time
 import urllib.request
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from carina.ct.preprocess import Preprocessing
-from carina.models import Card, build, save_model
-from carina.models.malignancy import DiameterRule, RuleEvidence
+from carina.models import load_card
 
-CROP_ZYX = (32, 48, 48)
+WEIGHTS = Path(str(files("carina") / "weights"))
+CROP_ZYX = load_card(WEIGHTS / "nodule.safetensors").preprocessing.crop_zyx
 CLIENTS = (1, 8, 64)
 SOAK_S = 600.0
 """The memory test ends after that time, with fewer requests, where the machine is slow."""
 
 
-def make_weights(folder: Path) -> Path:
-    """Untrained networks of the usual form where none are shipped; they are as fast as trained ones."""
-    with as_file(files("carina") / "weights") as shipped:
-        if (shipped / "nodule.safetensors").exists() and (shipped / "segmentation.safetensors").exists():
-            return shipped
-    for task, kind in (("segmentation", "unet"), ("nodule", "nodule")):
-        spec = {"kind": kind}
-        save_model(folder / task, build(spec), Card("untrained", task, spec, Preprocessing()))
-    evidence = RuleEvidence("none", "none", (), 1, 1, 0.5, (0.4, 0.6), 0.1, 0.1, "none")
-    DiameterRule(-5.0, 2.0, "log", evidence).save(folder / "malignancy.json")
-    return folder
-
-
 class Server:
     """A server in a process of its own."""
 
-    def __init__(self, name: str, folder: Path, weights: Path, *options: str) -> None:
+    def __init__(self, name: str, folder: Path, *options: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -60,10 +46,10 @@ class Server:
         port = str(self.port)
         if kind == "carina":
             state = folder / name.replace(" ", "-")
-            arguments = ["carina", "serve", "--port", port, "--folder", str(state), "--weights", str(weights), *options]
+            arguments = ["carina", "serve", "--port", port, "--folder", str(state), "--weights", str(WEIGHTS), *options]
             self.path = f"/v1/classify?dtype=int16&shape={','.join(map(str, CROP_ZYX))}"
         else:
-            arguments = ["benchmarks.textbook_servers", kind, str(weights), port]
+            arguments = ["benchmarks.textbook_servers", kind, str(WEIGHTS), port]
             self.path = "/v1/classify"
         with (folder / f"{name}.log").open("w") as log:
             self.process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log)
@@ -175,11 +161,10 @@ def machine() -> str:
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> dict:
-    weights = make_weights(folder)
     body = np.random.default_rng(0).integers(-1000, 400, CROP_ZYX).astype("<i2").tobytes()
-    servers = [Server("flask", folder, weights), Server("sanic", folder, weights)]
-    servers += [Server(f"carina {runtime}", folder, weights, "--runtime", runtime) for runtime in options.runtimes]
-    small = Server("carina small queue", folder, weights, "--limits.queued-crops", "8")
+    servers = [Server("flask", folder), Server("sanic", folder)]
+    servers += [Server(f"carina {runtime}", folder, "--runtime", runtime) for runtime in options.runtimes]
+    small = Server("carina small queue", folder, "--limits.queued-crops", "8")
     load_begin = os.getloadavg()[0]
     try:
         for server in (*servers, small):

@@ -310,7 +310,7 @@ def test_sigterm_finishes_the_running_job_and_the_next_server_does_the_rest(weig
     token = {"CARINA_SERVE_TOKEN": "correct-horse-battery"}
     with running(tmp_path / "state", weights, "--workers", "2", *tls, scheme="https", **token) as second:
         assert second.client.get("/v1/jobs").status_code == 401
-        assert second.client.get("/metrics").status_code == 401
+        assert second.client.get("/metrics", headers={"authorization": "Bearer wrong"}).status_code == 401
         second.client.headers["authorization"] = "Bearer correct-horse-battery"
         assert second.client.get(f"/v1/jobs/{jobs[0]}").json()["attempts"] == 1
         assert [second.wait_ended(job)["state"] for job in jobs] == ["done"] * 3

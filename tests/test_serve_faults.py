@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 
 from carina.findings import Report
+from carina.serve.folder import StateFolder
+from carina.serve.jobs import JobStore
 from carina.serve.limits import MIB
 from serve_samples import CROP_ZYX, Server, running, until, write_samples, write_weights
 
 pytestmark = pytest.mark.slow
+
+OLD = "0" * 32
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +34,28 @@ def samples(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(weights, tmp_path_factory):
-    options = ("--limits.idle-s", "3", "--limits.queued-crops", "64")
+    options = ("--limits.idle-s", "3", "--limits.queued-crops", "64", "--limits.streams", "2")
     with running(tmp_path_factory.mktemp("serve") / "state", weights, *options) as server:
         yield server
 
 
-@pytest.fixture
-def whole(server, samples):
-    """A finished job, and the check after the fault: the server is ready, the job as it was, nothing is left over."""
+@pytest.fixture(scope="module")
+def finished(server, samples) -> tuple[dict, dict[str, bytes]]:
+    """A job that was done before anything went wrong, and its files."""
     job = server.wait_ended(server.upload(samples / "chest.mha").json()["id"])
-    before = {link: server.client.get(job["links"][link]).content for link in ("report", "mask", "volume")}
-    yield job
+    return job, {link: server.client.get(job["links"][link]).content for link in ("report", "mask", "volume")}
+
+
+@pytest.fixture
+def whole(server, finished):
+    """The check after a fault: the server is ready, the finished job as it was, nothing is left over."""
+    yield
+    job, files = finished
     server.wait_ready()
     assert server.client.get(job["links"]["self"]).json() == job
-    for link, content in before.items():
+    for link, content in files.items():
         assert server.client.get(job["links"][link]).content == content
     until(lambda: not list((server.folder / "incoming").iterdir()))
-
-
-def wait_state(server: Server, job_id: str, state: str) -> None:
-    until(lambda: server.client.get(f"/v1/jobs/{job_id}").json()["state"] == state, 120)
 
 
 @contextlib.contextmanager
@@ -76,47 +82,72 @@ def status_of(connection: socket.socket) -> int:
         return int(answer.readline().split()[1])
 
 
+def cut_off(server: Server, samples: Path, times: int = 1) -> str:
+    """Upload a study and halt the detection process in the middle of it; at the last of so many times, killed before.
+
+    A job that was quicker than the halt is left alone, and another is uploaded.
+    """
+    for _ in range(20):
+        job_id = server.upload(samples / "chest.zip").json()["id"]
+        for attempt in range(1, times + 1):
+            if not _halt(server, job_id, attempt):
+                break
+            if attempt == times:
+                return job_id
+            os.kill(server.detector_pid(), signal.SIGKILL)
+    raise AssertionError("all jobs were quicker")
+
+
+def _halt(server: Server, job_id: str, attempt: int) -> bool:
+    def begun() -> bool:
+        job = server.client.get(f"/v1/jobs/{job_id}").json()
+        return job["attempts"] == attempt and (job["stage"] is not None or job["state"] == "done")
+
+    until(begun)
+    detector = server.detector_pid()
+    os.kill(detector, signal.SIGSTOP)
+    if not (server.folder / "jobs" / job_id / "result").exists():
+        return True
+    os.kill(detector, signal.SIGCONT)
+    server.wait_ended(job_id)
+    return False
+
+
 def test_kill_9_of_the_server_during_a_job(weights, samples, tmp_path):
     first = Server(tmp_path / "state", weights)
     first.wait_ready()
     finished = first.wait_ended(first.upload(samples / "chest.mha").json()["id"])
     report = first.client.get(finished["links"]["report"]).text
-    cut_off, waiting = (first.upload(samples / "chest.zip").json()["id"] for _ in range(2))
-    wait_state(first, cut_off, "running")
+    running_id = cut_off(first, samples)
+    waiting_id = first.upload(samples / "chest.mha").json()["id"]
     detector = first.detector_pid()
     first.stop(signal.SIGKILL)
+    os.kill(detector, signal.SIGCONT)
     until(lambda: not Path(f"/proc/{detector}").exists())
-    assert not (tmp_path / "state" / "jobs" / cut_off / "result").exists()
-    with running(tmp_path / "state", weights) as second:
-        assert second.wait_ended(cut_off)["state"] == "done"
-        assert second.wait_ended(waiting)["attempts"] == 1
-        assert second.client.get(f"/v1/jobs/{cut_off}").json()["attempts"] == 2
+    assert not (tmp_path / "state" / "jobs" / running_id / "result").exists()
+    with running(tmp_path / "state", weights, "--log-identifiers") as second:
+        assert second.wait_ended(running_id)["state"] == "done"
+        assert second.wait_ended(waiting_id)["attempts"] == 1
+        assert second.client.get(f"/v1/jobs/{running_id}").json()["attempts"] == 2
         assert second.client.get(finished["links"]["report"]).text == report
-        Report.from_json(second.client.get(f"/v1/jobs/{cut_off}/report").content)
+        again = Report.from_json(second.client.get(f"/v1/jobs/{running_id}/report").content)
+        assert f"job {running_id} done, series {again.input.series_uid}" in second.log.read_text()
 
 
 def test_kill_9_of_the_detection_process_runs_the_job_again(server, samples, whole):
-    job_id = server.upload(samples / "chest.zip").json()["id"]
-    wait_state(server, job_id, "running")
+    job_id = cut_off(server, samples)
     os.kill(server.detector_pid(), signal.SIGKILL)
+    until(lambda: server.client.get("/readyz").status_code == 503)
     job = server.wait_ended(job_id)
     assert (job["state"], job["attempts"]) == ("done", 2)
 
 
 def test_a_job_that_kills_the_detection_process_twice_has_failed(server, samples, whole):
-    job_id = server.upload(samples / "chest.zip").json()["id"]
-    for attempt in (1, 2):
-        until(
-            lambda attempt=attempt: (
-                (job := server.client.get(f"/v1/jobs/{job_id}").json())["state"] == "running"
-                and job["attempts"] == attempt
-                and job["stage"]
-            ),
-            120,
-        )
-        os.kill(server.detector_pid(), signal.SIGKILL)
+    job_id = cut_off(server, samples, times=2)
+    os.kill(server.detector_pid(), signal.SIGKILL)
     job = server.wait_ended(job_id)
     assert (job["state"], job["error"]["type"]) == ("failed", "urn:carina:problem:crashed")
+    until(lambda: not (server.folder / "jobs" / job_id).exists())
 
 
 def test_a_full_disk_refuses_uploads_and_passes(server, whole, samples):
@@ -141,12 +172,6 @@ def test_a_full_disk_under_the_results_fails_the_job_and_shows_none_of_it(server
     assert not (server.folder / "jobs" / job["id"]).exists()
 
 
-def test_a_nearly_full_disk_takes_no_studies(weights, samples, tmp_path):
-    with running(tmp_path / "state", weights, "--limits.free-bytes", str(2**60)) as server:
-        assert server.upload(samples / "chest.mha").status_code == 507
-        assert server.client.get("/readyz").status_code == 200
-
-
 def test_a_client_that_goes_in_the_middle_leaves_nothing(server, whole):
     connection = connect(server, 10 * MIB, b"\0" * (2 * MIB))
     until(lambda: list((server.folder / "incoming").iterdir()))
@@ -160,6 +185,62 @@ def test_a_client_that_falls_silent_is_sent_away(server, whole):
         assert status_of(connection) == 408
     with connect(server, 10_000, b"\0" * 10, "/v1/classify") as connection:
         assert status_of(connection) == 408
+
+
+@pytest.fixture(scope="module")
+def strict(weights, tmp_path_factory):
+    """A server that keeps nothing that has ended, with one done job from before, and gives uploads two seconds."""
+    folder = StateFolder(tmp_path_factory.mktemp("strict") / "state")
+    folder.make()
+    store = JobStore(folder.database)
+    store.add(OLD, series_uid=None, size=1)
+    store.claim()
+    store.done(OLD, findings=0, p_malignant=None, size=1)
+    store.close()
+    (folder.job(OLD) / "result").mkdir(parents=True)
+    with running(folder.root, weights, "--limits.upload-s", "2", "--keep-days", "0") as server:
+        yield server
+
+
+def test_what_is_too_old_is_deleted_with_its_files(strict):
+    until(lambda: strict.client.get(f"/v1/jobs/{OLD}").status_code == 404)
+    until(lambda: not list((strict.folder / "jobs").iterdir()))
+
+
+@pytest.mark.parametrize("path", ["/v1/studies", "/v1/classify"])
+def test_a_client_that_trickles_is_sent_away(strict, path):
+    with connect(strict, 10_000, b"", path) as connection:
+        connection.settimeout(0.1)
+        answer = b""
+        while not answer:
+            with contextlib.suppress(TimeoutError):
+                connection.sendall(b"\0")
+                answer = connection.recv(100)
+    assert answer.startswith(b"HTTP/1.1 408")
+    strict.wait_ready()
+    until(lambda: not list((strict.folder / "incoming").iterdir()))
+
+
+def test_event_streams_are_bounded_and_end_with_their_client_or_job(server, whole, samples):
+    detector = server.detector_pid()
+    os.kill(detector, signal.SIGSTOP)
+    runs, waits = (server.upload(samples / "chest.mha").json() for _ in range(2))
+    with server.client.stream("GET", waits["links"]["events"]) as stays:
+        with server.client.stream("GET", waits["links"]["events"]):
+            assert server.client.get(waits["links"]["events"]).status_code == 503
+        again: list[int] = []
+
+        def taken() -> bool:
+            with server.client.stream("GET", waits["links"]["events"]) as stream:
+                again.append(stream.status_code)
+            return again[-1] == 200
+
+        until(taken)
+        assert server.client.delete(waits["links"]["self"]).status_code == 204
+        assert stays.read().startswith(b"event: job")
+    os.kill(detector, signal.SIGCONT)
+    assert server.wait_ended(runs["id"])["state"] == "done"
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_a_zip_bomb_is_refused(server, whole, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from carina.errors import UsageError
 from carina.serve.folder import StateFolder
 from carina.serve.jobs import MOST_ATTEMPTS, JobStore, UnknownJobError
+from carina.serve.problems import ProblemError
 
 
 @pytest.fixture
@@ -139,6 +140,13 @@ def test_what_a_crash_left_behind_is_deleted(tmp_path):
     folder.tidy(states)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("file"))
     assert left == ["jobs/done/result/file", "jobs/runs/input/file", "jobs/waits/input/file"]
+
+
+def test_a_nearly_full_disk_takes_no_studies(tmp_path):
+    StateFolder(tmp_path).check_space(0)
+    with pytest.raises(ProblemError, match="nearly full") as refusal:
+        StateFolder(tmp_path).check_space(2**60)
+    assert refusal.value.status == 507
 
 
 def test_only_the_owner_may_look_into_the_folder(tmp_path):

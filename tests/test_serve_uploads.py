@@ -1,16 +1,20 @@
 """From the bytes of an upload to a study's folder: what is taken, what is refused, and what no client can do."""
 
+import gzip
 import io
 import struct
+import tracemalloc
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carina.io import read_ct
+from carina.io import read_ct, write_dicom
 from carina.serve.limits import MIB, Limits
 from carina.serve.problems import ProblemError
 from carina.serve.receive import Receiver, base_name
@@ -162,6 +166,29 @@ def test_a_list_of_contents_that_would_fill_the_memory_is_refused(tmp_path):
 def test_what_cannot_be_a_ct_is_refused_with_its_reason(body, message, tmp_path):
     with pytest.raises(ProblemError, match=message):
         take(body, tmp_path)
+
+
+def test_deflated_dicom_is_refused_however_far_its_header_says_so(tmp_path):
+    write_dicom(small_chest(), tmp_path / "dicom", transfer_syntax="deflated")
+    file = pydicom.dcmread(next((tmp_path / "dicom").iterdir()))
+    padded = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that UID is longer than any may be
+        file.file_meta.MediaStorageSOPInstanceUID = "1." + "2" * 5000
+        file.save_as(padded)
+    with pytest.raises(ProblemError, match="deflated"):
+        take(padded.getvalue(), tmp_path / "upload")
+
+
+def test_an_image_that_unpacks_without_end_costs_no_memory(samples, tmp_path):
+    whole = gzip.decompress((samples / "chest.nii.gz").read_bytes())
+    study = take(gzip.compress(whole + bytes(256 * MIB), 1), tmp_path)
+    tracemalloc.start()
+    try:
+        assert np.array_equal(read_ct(study).hu, small_chest().hu)
+        assert tracemalloc.get_traced_memory()[1] < 32 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_encrypted_archive_is_refused(tmp_path):

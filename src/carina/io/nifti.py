@@ -7,14 +7,19 @@ Header layout: nifti1.h, https://nifti.nimh.nih.gov. NIfTI-2 is refused by ITK b
 import gzip
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Bool
 
 from carina.errors import InputError
+
+_HEADER_BYTES = 348
 
 _FLOAT_TYPES = {16: "f4", 64: "f8"}
 
@@ -42,12 +47,15 @@ def not_numbers(path: Path) -> Bool[np.ndarray, "*shape"] | None:
     Raises:
         InputError: the file ends before its last voxel, its compressed stream is damaged, or it is not NIfTI.
     """
-    content = _read(path)
-    layout = _layout(content)
-    if layout is None:
-        raise InputError(f"{path}: not a NIfTI file of one piece")
-    count = prod(layout.shape_xyz)
-    expected = layout.offset + count * layout.bits // 8
+    with _opened(path) as file:
+        header = file.read(_HEADER_BYTES)
+        layout = _layout(header)
+        if layout is None:
+            raise InputError(f"{path}: not a NIfTI file of one piece")
+        count = prod(layout.shape_xyz)
+        expected = layout.offset + count * layout.bits // 8
+        # One byte more, so that the end of a compressed stream is checked; never all, which may be without end.
+        content = header + file.read(expected + 1 - len(header))
     if len(content) < expected:
         raise InputError(f"{path}: ends early: {len(content)} bytes of header and voxels, {expected} expected")
     if layout.datatype not in _FLOAT_TYPES:
@@ -57,19 +65,24 @@ def not_numbers(path: Path) -> Bool[np.ndarray, "*shape"] | None:
     return lost.reshape(layout.shape_xyz[::-1]) if lost.any() else None
 
 
-def _read(path: Path) -> bytes:
-    content = path.read_bytes()
-    if content[:2] != b"\x1f\x8b":
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: the compressed file is damaged or ends early ({error})") from error
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not compressed:
+            yield file
+            return
+        try:
+            with gzip.open(file) as inside:
+                yield inside
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{path}: the compressed file is damaged or ends early ({error})") from error
 
 
 def _layout(header: bytes) -> _Layout | None:
     for order in "<>":
-        if len(header) >= 348 and struct.unpack_from(f"{order}i", header, 0)[0] == 348:
+        if len(header) == _HEADER_BYTES and struct.unpack_from(f"{order}i", header, 0)[0] == 348:
             dim = struct.unpack_from(f"{order}8h", header, 40)
             datatype, bits = struct.unpack_from(f"{order}2h", header, 70)
             offset = int(struct.unpack_from(f"{order}f", header, 108)[0])

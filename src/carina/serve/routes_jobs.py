@@ -11,7 +11,7 @@ import msgspec
 from sanic import Blueprint, HTTPResponse, Request
 
 from carina.serve.folder import RESULTS
-from carina.serve.jobs import STATES, Job
+from carina.serve.jobs import STATES, Job, UnknownJobError
 from carina.serve.present import job_json, json_response, send_file
 from carina.serve.problems import ProblemError
 from carina.serve.reading import read_body, whole_number
@@ -102,7 +102,7 @@ async def delete_job(request: Request, job_id: str) -> HTTPResponse:
 
 @jobs.get("/v1/jobs/<job_id:str>/events")
 async def job_events(request: Request, job_id: str) -> None:
-    """Server-sent events: the job whenever it changes, until it has ended."""
+    """Server-sent events: the job whenever it changes, until it has ended or is deleted."""
     service = _service(request)
     job = await _job(request, job_id)
     with service.slot("streams", service.settings.limits.streams):
@@ -121,7 +121,10 @@ async def job_events(request: Request, job_id: str) -> None:
             if job.ended:
                 break
             await asyncio.sleep(_POLL_S)
-            job = await _job(request, job_id)
+            try:
+                job = await _job(request, job_id)
+            except UnknownJobError:
+                break
         await response.eof()
 
 
@@ -149,7 +152,7 @@ async def put_review(request: Request, job_id: str) -> HTTPResponse:
     """Keep what is said about the findings, in place of what was said before."""
     service = _service(request)
     job = await _done(request, job_id)
-    body = await read_body(request, _REVIEW_BYTES, service.settings.limits.idle_s)
+    body = await read_body(request, _REVIEW_BYTES, service.settings.limits)
     chars = service.settings.limits.comment_chars
     review = msgspec.json.encode(parse_review(body, findings=job.findings or 0, comment_chars=chars))
     await service.jobs(lambda store: store.set_review(job.id, review))

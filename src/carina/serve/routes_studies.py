@@ -1,6 +1,5 @@
 """``POST /v1/studies``: an upload becomes a job. Must not know how jobs run."""
 
-import asyncio
 import secrets
 import shutil
 from functools import partial
@@ -11,8 +10,8 @@ from sanic import Blueprint, HTTPResponse, Request
 from carina.io.uid import is_uid
 from carina.serve.present import job_json, json_response
 from carina.serve.problems import ProblemError
-from carina.serve.reading import next_piece
-from carina.serve.receive import Receiver, too_many_bytes
+from carina.serve.reading import claimed_bytes, next_piece, time_to_send
+from carina.serve.receive import Receiver
 from carina.serve.service import Service, in_thread
 from carina.serve.unpack import unpack
 
@@ -29,8 +28,7 @@ async def post_study(request: Request) -> HTTPResponse:
     series_uid = request.args.get("series_uid")
     if series_uid is not None and not is_uid(series_uid):
         raise ProblemError("invalid", "series_uid must be digits and dots, at most 64 characters")
-    if int(request.headers.get("content-length", "0")) > limits.upload_bytes:
-        raise too_many_bytes(limits.upload_bytes)
+    claimed_bytes(request, limits.upload_bytes)
     with service.slot("uploads", limits.uploads):
         if (await service.jobs(lambda store: store.counts()))["queued"] >= limits.queued_jobs:
             raise ProblemError("busy", f"{limits.queued_jobs} jobs wait already; try again later", retry_after_s=30)
@@ -38,12 +36,10 @@ async def post_study(request: Request) -> HTTPResponse:
         job_id = secrets.token_hex(16)
         incoming = service.folder.incoming(job_id)
         try:
-            async with asyncio.timeout(limits.upload_s):
+            async with time_to_send(limits):
                 await _receive(request, incoming, service)
             size = await in_thread(lambda: _move(incoming / "study", service.folder.job(job_id)))
             job = await service.jobs(lambda store: store.add(job_id, series_uid=series_uid, size=size))
-        except TimeoutError:
-            raise ProblemError("timeout", f"the upload took longer than {limits.upload_s:g} s") from None
         except BaseException:
             shutil.rmtree(service.folder.job(job_id), ignore_errors=True)
             raise

@@ -47,7 +47,7 @@ class Service:
         self._classifier: CropClassifier | None = None
         self._batcher: Batcher | None = None
         self._warming: asyncio.Task[None] | None = None
-        self._counts = {"uploads": 0, "streams": 0}
+        self._counts = {"uploads": 0, "crops": 0, "streams": 0}
 
     async def start(self) -> None:
         """Open the job list, and load the classifier without keeping anybody waiting."""
@@ -92,22 +92,22 @@ class Service:
         }
 
     @contextmanager
-    def slot(self, name: str, most: int) -> Iterator[None]:
-        """One of ``most`` places for ``uploads`` or ``streams``.
+    def slot(self, name: str, most: int, count: int = 1) -> Iterator[None]:
+        """Some of ``most`` places for ``uploads``, ``crops`` that are received, or ``streams``.
 
         Raises:
-            ProblemError: all are taken.
+            ProblemError: too few are left.
         """
-        if self._counts[name] >= most:
+        if self._counts[name] + count > most:
             raise ProblemError(
                 "busy", f"{most} {name} at the same time are all that this server takes", retry_after_s=2
             )
-        self._counts[name] += 1
+        self._counts[name] += count
         metrics.UPLOADS.set(self._counts["uploads"])
         try:
             yield
         finally:
-            self._counts[name] -= 1
+            self._counts[name] -= count
             metrics.UPLOADS.set(self._counts["uploads"])
 
     async def _warm(self) -> None:

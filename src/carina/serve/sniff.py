@@ -8,12 +8,15 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
-from carina.io.dicom_header import looks_like_dicom
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from carina.io.dicom_header import looks_like_dicom, quiet_pydicom
 from carina.serve.problems import ProblemError
 
 Kind = Literal["zip", "dicom", "nifti", "nifti-gz", "nrrd", "metaimage", "metaimage-header", "other"]
 
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_DEFLATED = DeflatedExplicitVRLittleEndian.encode()
 _HEAD = 4096
 
 
@@ -38,7 +41,7 @@ def kind_of(path: Path) -> Kind:
     if data_file_of(head) is not None:
         return "metaimage" if data_file_of(head) == "LOCAL" else "metaimage-header"
     if looks_like_dicom(path):
-        if _DEFLATED in head:
+        if _DEFLATED in head or _transfer_syntax(path) == DeflatedExplicitVRLittleEndian:
             raise ProblemError("unsupported", "deflated DICOM is not taken: it grows without bound; send it inflated")
         return "dicom"
     return "other"
@@ -53,6 +56,17 @@ def data_file_of(head: bytes) -> str | None:
         if key.strip() == b"ElementDataFile":
             return value.strip().decode("utf-8", "replace")
     return None
+
+
+def _transfer_syntax(path: Path) -> str:
+    """What the file meta information says (PS3.10 7.1), however long it is; "" where it cannot be read."""
+    try:
+        with path.open("rb") as file, quiet_pydicom():
+            read_preamble(file, force=True)
+            meta = read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
+            return str(meta.get("TransferSyntaxUID", ""))
+    except Exception:  # pydicom meets damaged bytes with exceptions of many types, here and when the CT is read
+        return ""
 
 
 def _is_nifti(head: bytes) -> bool:

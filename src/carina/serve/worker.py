@@ -95,6 +95,8 @@ def main(pipe: Connection, settings: Settings) -> None:
         return
     with contextlib.suppress(OSError):
         os.nice(3)  # requests are answered first
+    with contextlib.suppress(OSError):  # and where memory runs out, it is this process that ends
+        Path("/proc/self/oom_score_adj").write_text("500")
     say(Ready())
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
