@@ -1,10 +1,11 @@
 # The five commands of CONTRIBUTING.md, and what they share. PYTHON may name another interpreter.
 PYTHON ?= python3
 VENV ?= .venv
+VISION_VENV ?= .vision-venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo demo-train test check fmt weights bench clean
+.PHONY: setup demo demo-train test test-vision check fmt weights bench clean
 
 $(BIN)/carina: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +25,13 @@ test: $(BIN)/carina  ## install what tests need, and run them
 	$(PIP) --constraint constraints.txt --editable '.[test]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov=carina
 
+test-vision:  ## the tests that need torchvision, in an environment of its own with the torch that it was built for
+	$(PYTHON) -m venv $(VISION_VENV)
+	grep -v '^torch==' constraints.txt | cat - constraints-vision.txt >$(VISION_VENV)/constraints.txt
+	$(VISION_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--constraint $(VISION_VENV)/constraints.txt --editable '.[vision]' beartype hypothesis pytest pytest-timeout
+	OMP_NUM_THREADS=1 $(VISION_VENV)/bin/python -m pytest tests/test_pretrained.py tests/test_cifar10.py
+
 check: setup  ## format, lint, types, layers, spelling
 	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/ruff check src tests benchmarks docs
@@ -42,4 +50,4 @@ bench: setup  ## ratios against the textbook way, in one run
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) demo build dist .coverage*
+	rm -rf $(VENV) $(VISION_VENV) demo build dist .coverage*

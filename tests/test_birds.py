@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from carina.tasks.birds import (
     train_birds,
     training_batches,
 )
-from carina.tasks.birds_data import BATCHES, read_birds, read_cifar10
+from carina.tasks.birds_data import read_birds
 from carina.tasks.birds_table import interval
 
 HALF = [0.5, 0.5, 0.5]
@@ -275,6 +274,16 @@ def test_from_a_folder_to_the_table_and_to_a_photo(
     assert sum(answer["p"].values()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("nothing", [["--seeds", "0"], ["--epochs", "0"]])
+def test_no_seeds_and_no_epochs_are_refused(
+    folder: Path, tmp_path: Path, nothing: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "birds", "--data", str(folder), "-o", str(tmp_path), *nothing])
+    assert ended.value.code == 2
+    assert "both start at 1" in capsys.readouterr().err
+
+
 def test_a_folder_without_a_run_gives_no_answer(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no checkpoint at"):
         load_birds(tmp_path)
@@ -294,15 +303,6 @@ def test_statistics_of_the_real_pictures(data_dir: Path) -> None:
     brighter = [a - b for a, b in zip(mean.tolist(), (0.4915, 0.4823, 0.4468), strict=True)]
     assert brighter[2] > brighter[1] > brighter[0] > 0
     assert all(0.2 < value < 0.27 for value in deviation.tolist())
-
-
-@pytest.mark.data
-def test_statistics_of_cifar_10_itself(data_dir: Path) -> None:
-    if find_spec("torchvision") is None or not (data_dir / BATCHES).is_dir():
-        pytest.skip(f"no torchvision, or no {BATCHES} in {data_dir}")
-    mean, deviation = channel_statistics(read_cifar10(data_dir, train=True).images)
-    assert mean.tolist() == pytest.approx([0.4915, 0.4823, 0.4468], abs=1e-4)
-    assert deviation.tolist() == pytest.approx([0.2470, 0.2435, 0.2616], abs=1e-4)
 
 
 @pytest.mark.data

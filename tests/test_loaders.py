@@ -44,6 +44,19 @@ def test_a_grey_or_transparent_photo_has_three_channels(tmp_path: Path) -> None:
     assert read_photo(tmp_path / "a.png")[:, 0, 0].tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_grey_of_16_bits_keeps_its_upper_eight(tmp_path: Path, ending: str) -> None:
+    grey = np.array([[0, 255, 256], [0x7FFF, 0xABCD, 0xFFFF]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / f"g.{ending}")
+    assert read_photo(tmp_path / f"g.{ending}").tolist() == [[[0, 0, 1], [0x7F, 0xAB, 0xFF]]] * 3
+
+
+def test_pixels_of_32_bits_have_no_known_white_and_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((2, 3), np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(InputError, match=r"f\.tif cannot be read as a picture \(its pixels have 32 bits"):
+        read_photo(tmp_path / "f.tif")
+
+
 def test_a_photo_taken_upright_stands_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
@@ -145,6 +158,26 @@ def test_a_table_is_rows_of_numbers_whatever_separates_them(tmp_path: Path, sepa
     assert table.target.tolist() == [5, 6]
 
 
+def test_a_separator_inside_quotes_separates_nothing(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('"acid, fixed";"sugar, left"\n7.4;1.9\n')
+    assert read_table(tmp_path / "t.csv").names == ("acid, fixed", "sugar, left")
+
+
+def test_a_table_may_have_one_column(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("grams\n1\n2\n")
+    assert read_table(tmp_path / "t.csv").values.tolist() == [[1], [2]]
+
+
+@pytest.mark.data
+def test_a_real_table_keeps_its_numbers(data_dir: Path) -> None:
+    table = read_table(data_dir / "annotations" / "luna16" / "annotations.csv", target="diameter_mm")
+    assert table.names[:3] == ("coordX", "coordY", "coordZ")
+    assert len(table.values) == 1186
+    assert table.values[:, 3:].sum(1).eq(1).all()  # every row names one of the 601 series with nodules
+    assert table.target is not None
+    assert 3 < float(table.target.min()) < float(table.target.max()) < 33
+
+
 def test_named_values_become_a_column_each(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("size,colour\n1,red\n2,white\n3,red\n")
     table = read_table(tmp_path / "t.csv")
@@ -219,12 +252,20 @@ def test_one_column_may_hold_date_and_hour(tmp_path: Path) -> None:
         ("at,v\nyesterday,1\n", "does not hold times"),
         ("at,v\n2020-01-01,warm\n", "expected numbers"),
         ("time,v\n2020-01-01,1\n", "no column 'at'"),
+        ("at\n2020-01-01\n", "holds times and nothing else"),
     ],
 )
 def test_what_is_no_hourly_series_is_refused(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "t.csv").write_text(content)
     with pytest.raises(InputError, match=says):
         read_hourly(tmp_path / "t.csv", time="at")
+
+
+@pytest.mark.parametrize("hour", ["24", "-1", "1.5", "noon"])
+def test_an_hour_that_no_day_has_is_refused(tmp_path: Path, hour: str) -> None:
+    (tmp_path / "t.csv").write_text(f"date,hour,v\n2020-01-01,{hour},1\n")
+    with pytest.raises(InputError, match=r"column 'hour' holds .*, not 0 to 23"):
+        read_hourly(tmp_path / "t.csv", time="date", hour="hour")
 
 
 @given(st.text(alphabet=st.characters(min_codepoint=0, max_codepoint=127)))

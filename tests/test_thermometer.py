@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,14 @@ from hypothesis import strategies as st
 
 from carina.cli import main
 from carina.errors import TrainingError, UsageError
+from carina.learn import Batches, FitSettings, fit
 from carina.models.build import build
 from carina.tasks.thermometer import (
     CELSIUS,
     UNKNOWN,
     Method,
+    Readings,
+    Thermometer,
     ThermometerSettings,
     analytic_gradient,
     numeric_gradient,
@@ -115,6 +119,20 @@ def test_held_out_readings_are_measured_and_not_learned_from() -> None:
     kept = [i for i in range(11) if i not in solution.held_out]
     left = torch.nn.functional.mse_loss(solution.celsius(torch.tensor(UNKNOWN)[kept]), torch.tensor(CELSIUS)[kept])
     assert solution.loss == pytest.approx(float(left), rel=1e-4)
+
+
+def test_readings_held_out_are_seen_in_evaluation_and_without_gradients() -> None:  # M11
+    layer, seen = build({"kind": "linear"}), set()
+    layer.register_forward_hook(lambda module, _, heights: seen.add((module.training, heights.requires_grad)))
+    learned, held_out = Batches(3, lambda *_: Readings(X[:9], Y[:9])), Batches(1, lambda *_: Readings(X[9:], Y[9:]))
+    fit(Thermometer(), layer, learned, held_out, settings=FitSettings(epochs=2, optimizer="sgd", lr=1e-2))
+    assert seen == {(True, True), (False, False)}
+
+
+@pytest.mark.parametrize("nothing", [{"epochs": 0}, {"method": "network", "hidden": 0}])
+def test_no_epochs_and_no_units_are_refused(nothing: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="both start at 1"):
+        train_thermometer(ThermometerSettings(**nothing))
 
 
 def test_a_linear_layer_is_the_line() -> None:

@@ -41,14 +41,19 @@ class Pictures:
 
 
 def open_photo(path: str | Path) -> Image.Image:
-    """Decode a photo, upright, as red, green and blue.
+    """Decode a photo, upright, as red, green and blue; of 16 bits the upper eight are kept.
 
     Raises:
-        InputError: no such file, or not a picture that Pillow knows.
+        InputError: no such file, not a picture that Pillow knows, or one whose brightest value nobody knows.
     """
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # Pillow's own way to eight bits cuts the values off at 255
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            if upright.mode in ("I", "F"):
+                raise ValueError(f"its pixels have 32 bits: Pillow's mode {upright.mode}")
+            return upright.convert("RGB")
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a picture ({error}); expected JPEG, PNG or alike") from error
 

@@ -51,9 +51,14 @@ def read_hourly(path: str | Path, *, time: str, hour: str | None = None, fill: b
     try:
         at = pd.to_datetime(frame.pop(time))
         if hour is not None:
-            at = at.dt.normalize() + pd.to_timedelta(frame.pop(hour), unit="h")
+            hours = frame.pop(hour)
+            if not hours.isin(range(HOURS)).all():
+                raise ValueError(f"column {hour!r} holds {hours[~hours.isin(range(HOURS))].iloc[0]!r}, not 0 to 23")
+            at = at.dt.normalize() + pd.to_timedelta(hours, unit="h")
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: column {time!r} does not hold times ({error})") from error
+    if frame.columns.empty:
+        raise InputError(f"{path} holds times and nothing else")
     words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
     if words:
         raise InputError(f"{path}: column {words[0]!r} holds {frame[words[0]].iloc[0]!r}, expected numbers")

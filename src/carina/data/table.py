@@ -71,7 +71,9 @@ def read_frame(path: str | Path, separator: str | None = None, *, dates: Sequenc
         InputError: not a table, a value is missing, or a date cannot be understood.
     """
     try:
-        frame = pd.read_csv(path, sep=separator, engine="python" if separator is None else "c", parse_dates=list(dates))
+        if separator is None:  # the one that parts the header into the most columns
+            separator = max("\t;,", key=lambda one: len(pd.read_csv(path, sep=one, nrows=0).columns))
+        frame = pd.read_csv(path, sep=separator, parse_dates=list(dates))
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise InputError(f"{path} cannot be read as a table with a header line ({error})") from error
     if frame.empty:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool
 
 from carina.data.pictures import Pictures
+from carina.errors import UsageError
 from carina.learn.provenance import command_line, hardware, source_revision
 from carina.tasks.birds import BirdsResult, settings_of, train_birds
 from carina.tasks.birds_page import write_wrong
@@ -82,7 +83,12 @@ def compare_birds(
 
     Returns:
         The table in Markdown.
+
+    Raises:
+        UsageError: no seeds or no epochs.
     """
+    if not seeds or (epochs is not None and epochs < 1):
+        raise UsageError(f"{len(seeds)} seeds, {'default' if epochs is None else epochs} epochs: both start at 1")
     rows: list[Row] = []
     best: tuple[float, BirdsResult] | None = None
     text = ""

@@ -234,7 +234,10 @@ def train_thermometer(settings: ThermometerSettings, run_dir: Path | None = None
 
     Raises:
         TrainingError: the learning rate is too high for this scale.
+        UsageError: no epochs, no hidden units, or nothing left to learn from.
     """
+    if settings.epochs < 1 or settings.hidden < 1:
+        raise UsageError(f"{settings.epochs} epochs and {settings.hidden} hidden units: both start at 1")
     x = settings.scale * torch.tensor(UNKNOWN)[:, None]
     y = torch.tensor(CELSIUS)[:, None]
     train, val = split_readings(len(CELSIUS), settings.share_held_out(), settings.seed)
