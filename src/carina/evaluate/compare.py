@@ -4,21 +4,15 @@ Both systems are judged on the same resamples of the scans, so that what is hard
 files or how detections were made.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool
 
 from carina.errors import InputError
 from carina.evaluate.froc import LUNA_RATES, Interval, interval, resampled_sensitivity
 from carina.evaluate.froc import average_sensitivity as average
+from carina.evaluate.groups import nodule_groups
 from carina.evaluate.match import Matches
-from carina.evaluate.tables import Nodules
-
-SIZES_MM = (0.0, 6.0, 8.0, 15.0, float("inf"))
-"""Borders of the size groups; 6 and 8 mm are those of the Fleischner Society's guidance of 2017."""
 
 
 @dataclass(frozen=True)
@@ -102,17 +96,3 @@ def compare(
             )
         )
     return differences
-
-
-def nodule_groups(nodules: Nodules) -> Iterator[tuple[str, Bool[np.ndarray, " n"]]]:
-    """All nodules, those of each size and those of each type; groups without nodules are left out."""
-    yield "all nodules", np.ones(len(nodules), bool)
-    for low, high in pairwise(SIZES_MM):
-        keep = (nodules.diameter_mm >= low) & (nodules.diameter_mm < high)
-        if keep.any():
-            if low == 0:
-                yield f"below {high:g} mm", keep
-            else:
-                yield f"{low:g} mm and above" if high == float("inf") else f"{low:g} to {high:g} mm", keep
-    for kind in sorted(set(nodules.type) - {""}):
-        yield kind, np.array([kind == of for of in nodules.type], bool)

@@ -99,7 +99,7 @@ def froc(
     if not len(matches.nodules):
         raise InputError("the scans to evaluate hold no nodule, so that there is no sensitivity; check the series")
     curve = froc_curve(matches)
-    sensitivity = _read_off(curve.false_per_scan, curve.sensitivity, rates)
+    sensitivity = read_off(curve.false_per_scan, curve.sensitivity, rates)
     resampled = resampled_sensitivity(matches, rates, bootstraps, seed)
     outcomes = np.bincount(matches.outcome, minlength=len(Outcome))
     return Froc(
@@ -135,7 +135,7 @@ def froc_curve(matches: Matches) -> Curve:
 def average_sensitivity(matches: Matches, rates: tuple[float, ...] = LUNA_RATES) -> float:
     """Mean sensitivity at ``rates`` false positives per scan; LUNA16's score with the default rates."""
     curve = froc_curve(matches)
-    return float(_read_off(curve.false_per_scan, curve.sensitivity, rates).mean())
+    return float(read_off(curve.false_per_scan, curve.sensitivity, rates).mean())
 
 
 def resampled_sensitivity(
@@ -158,7 +158,7 @@ def resampled_sensitivity(
             hits, false = head.weighted(weight)
             if false[-1] <= most_false:
                 hits, false = events.weighted(weight)
-            result[row] = _read_off(false / n_scans, hits / n_nodules, rates)
+            result[row] = read_off(false / n_scans, hits / n_nodules, rates)
     return result
 
 
@@ -224,7 +224,7 @@ def _events(matches: Matches) -> _Events:
     )
 
 
-def _read_off(
+def read_off(
     false_per_scan: Float64[np.ndarray, " points"],
     sensitivity: Float64[np.ndarray, " points"],
     rates: tuple[float, ...],

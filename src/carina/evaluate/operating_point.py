@@ -12,15 +12,17 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.special import expit, logit
 
 from carina.errors import InputError
+from carina.evaluate.curves import Calibration as Reliability
 from carina.evaluate.curves import calibration as reliability
 from carina.evaluate.curves import roc
 from carina.evaluate.froc import Froc, froc
-from carina.evaluate.match import Outcome, match
+from carina.evaluate.groups import GroupSensitivity, sensitivity_by_group
+from carina.evaluate.match import Matches, Outcome, match
 from carina.evaluate.tables import Detections, Nodules, read_detections_with, read_nodules
 from carina.io import read_image
 from carina.io.luna import Candidate, LunaCohort
 from carina.learn.calibrate import fit_logistic
-from carina.models.card import Calibration, Card
+from carina.models.card import Calibration, Card, ReliabilityBin
 
 OPERATING_RATES = {"high": 4.0, "balanced": 1.0, "specific": 0.25}
 """False positives per scan that each sensitivity setting allows on held-out data."""
@@ -66,18 +68,25 @@ def judge(results: Path, cohort: Path) -> Judged:
     nodules = read_nodules(cohort / "annotations.csv")
     outcome = match(detections, nodules, scans=sorted(detections.scans), marks_per_scan=None).outcome
     truth = np.isin(outcome, [Outcome.HIT, Outcome.DUPLICATE]).astype(np.int64)
+    truth[(truth == 0) & on_labels(detections, cohort)] = -1
+    return Judged(detections, nodules, segmentation, classification, truth)
+
+
+def on_labels(detections: Detections, cohort: Path) -> Bool[np.ndarray, " n"]:
+    """Which marks lie on a voxel that the mask of their scan calls nodule or ignore; none where there is no mask."""
     luna = LunaCohort(cohort)
     series = np.array(detections.series_uid)
+    inside = np.zeros(len(series), bool)
     for uid in sorted(set(detections.series_uid)):
         path = luna.mask(uid)
         if path is None:
             continue
         mask, geometry = read_image(path)
-        rows = np.flatnonzero((series == uid) & (truth == 0))
+        rows = np.flatnonzero(series == uid)
         index = np.rint(geometry.to_zyx(detections.center_lps[rows])).astype(int)
         index = np.clip(index, 0, np.subtract(mask.shape, 1))
-        truth[rows[mask[tuple(index.T)] != 0]] = -1
-    return Judged(detections, nodules, segmentation, classification, truth)
+        inside[rows] = mask[tuple(index.T)] != 0
+    return inside
 
 
 def candidates(judged: Judged) -> list[Candidate]:
@@ -96,12 +105,16 @@ class OperatingPoint:
         calibration: the fitted join of both stages.
         thresholds: cut on the joined probability by sensitivity setting.
         froc: of the joined probability.
+        groups: its sensitivity by size and type.
+        reliability: how often the joined probability comes true, out of fold.
         metrics: figures for the card.
     """
 
     calibration: Calibration
     thresholds: dict[str, float]
     froc: Froc
+    groups: tuple[GroupSensitivity, ...]
+    reliability: Reliability
     metrics: dict[str, float]
 
     def on(self, card: Card, measured_on: str) -> Card:
@@ -111,6 +124,12 @@ class OperatingPoint:
             calibration=self.calibration,
             threshold=self.thresholds["balanced"],
             operating_points=self.thresholds,
+            reliability=tuple(
+                ReliabilityBin(float(p), float(share), int(n))
+                for p, share, n in zip(
+                    self.reliability.mean_probability, self.reliability.fraction, self.reliability.count, strict=True
+                )
+            ),
             metrics={**card.metrics, **self.metrics},
             measured_on=measured_on,
         )
@@ -148,24 +167,30 @@ def calibrate(parts: Sequence[Judged], *, bootstraps: int = 1000, seed: int = 0)
         score=_apply(fit, np.column_stack([_log_odds(whole.segmentation), _log_odds(whole.classification)])),
     )
     result = _froc(joined, whole, bootstraps, seed)
-    first = _froc(replace(joined, score=whole.segmentation), whole, 0, seed)
+    alone = {
+        "first_stage": whole.segmentation,
+        "second_stage": whole.classification,
+        "product": whole.segmentation * whole.classification,
+    }
+    averages = {name: _froc(replace(joined, score=score), whole, 0, seed).average for name, score in alone.items()}
+    groups = sensitivity_by_group(_matches(joined, whole), bootstraps=bootstraps, seed=seed)
+    curve = reliability(truth, honest)
     thresholds = {name: _cut(result, rate) for name, rate in OPERATING_RATES.items()}
     low, high = result.average_interval
     metrics = {
         "froc_average": result.average,
         "froc_average_low": low,
         "froc_average_high": high,
-        "froc_average_first_stage": first.average,
-        "calibration_error_out_of_fold": reliability(truth, honest).expected_error,
-        "auc_first_stage": roc(truth, features[:, 0]).auc,
-        "auc_second_stage": roc(truth, features[:, 1]).auc,
+        **{f"froc_average_{name}": average for name, average in averages.items()},
+        "calibration_error_out_of_fold": curve.expected_error,
+        **{f"auc_{name}": roc(truth, score[kept]).auc for name, score in alone.items()},
         "auc_joined_out_of_fold": roc(truth, honest).auc,
         "scans": float(result.n_scans),
         "nodules": float(result.n_nodules),
     }
     for rate, sensitivity in zip(result.rates, result.sensitivity, strict=True):
         metrics[f"sensitivity_at_{rate:g}_fp"] = float(sensitivity)
-    return OperatingPoint(fit, thresholds, result, metrics)
+    return OperatingPoint(fit, thresholds, result, groups, curve, metrics)
 
 
 def _join(parts: Sequence[Judged]) -> Judged:
@@ -191,15 +216,12 @@ def _join(parts: Sequence[Judged]) -> Judged:
 
 
 def _froc(detections: Detections, whole: Judged, bootstraps: int, seed: int) -> Froc:
-    kept = np.flatnonzero(whole.counted)
-    judged = Detections(
-        tuple(detections.series_uid[i] for i in kept),
-        detections.center_lps[kept],
-        detections.score[kept],
-        detections.scans,
-    )
-    matches = match(judged, whole.nodules, scans=sorted(detections.scans), marks_per_scan=None)
-    return froc(matches, bootstraps=bootstraps, seed=seed)
+    return froc(_matches(detections, whole), bootstraps=bootstraps, seed=seed)
+
+
+def _matches(detections: Detections, whole: Judged) -> Matches:
+    judged = detections.where(whole.counted)
+    return match(judged, whole.nodules, scans=sorted(detections.scans), marks_per_scan=None)
 
 
 def _cut(result: Froc, rate: float) -> float:

@@ -3,7 +3,9 @@
 No script, no font, no address outside the file. Must not know what the numbers mean.
 """
 
+import base64
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -64,6 +66,14 @@ class Plot:
     log_x: bool = False
 
 
+@dataclass(frozen=True)
+class Shot:
+    """Pictures of one thing, side by side, as PNG, with what they show."""
+
+    caption: str
+    png: tuple[bytes, ...]
+
+
 _STYLE = """
 :root { color-scheme: light dark; --page: #f4f6f7; --sheet: #fff; --ink: #17242b; --soft: #5a6b74; --line: #dfe5e8; }
 @media (prefers-color-scheme: dark) {
@@ -80,6 +90,8 @@ h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 16px; margin: 0 0 10px;
 table { border-collapse: collapse; } th, td { padding: 4px 14px 4px 0; text-align: right; }
 th:first-child, td:first-child { text-align: left; } tr + tr > * { border-top: 1px solid var(--line); }
 section > svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft); font-size: 12px; }
+figure { display: inline-block; margin: 6px 14px 12px 0; } figure img { margin-right: 4px; }
+figcaption { color: var(--soft); font-size: 13px; }
 .grid { stroke: var(--line); stroke-width: 1; } .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 """
 
@@ -92,6 +104,24 @@ def render_page(title: str, notes: tuple[str, ...], tables: tuple[Table, ...], p
         parts.append(f'<div class="plots">{drawn}</div>')
     if notes:
         parts.append('<section class="sheet soft">' + "".join(f"<p>{escape(n)}</p>" for n in notes) + "</section>")
+    return _page(title, parts)
+
+
+def render_gallery(title: str, notes: tuple[str, ...], sections: Sequence[tuple[str, Sequence[Shot]]]) -> str:
+    """One HTML document with pictures under headings."""
+    parts = ['<section class="sheet soft">' + "".join(f"<p>{escape(n)}</p>" for n in notes) + "</section>"]
+    for heading, shots in sections:
+        figures = "".join(
+            "<figure>"
+            + "".join(f'<img alt="" src="data:image/png;base64,{base64.b64encode(p).decode()}">' for p in shot.png)
+            + f"<figcaption>{escape(shot.caption)}</figcaption></figure>"
+            for shot in shots
+        )
+        parts.append(f'<section class="sheet"><h2>{escape(heading)}</h2>{figures or "<p>None.</p>"}</section>')
+    return _page(title, parts)
+
+
+def _page(title: str, parts: Sequence[str]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -23,7 +23,9 @@ from carina.evaluate.figures import (
     thin_roc,
 )
 from carina.evaluate.froc import LUNA_RATES, Curve, Froc
+from carina.evaluate.groups import GroupSensitivity
 from carina.evaluate.nodule import CLASSES, NoduleScore
+from carina.evaluate.operating_point import OperatingPoint
 from carina.evaluate.page import Line, Table
 from carina.evaluate.pipeline import PipelineScore
 from carina.evaluate.summary import Summary
@@ -35,8 +37,8 @@ FROC_METHOD = (
 )
 
 
-def present_froc(result: Froc, name: str) -> Summary:
-    """Sensitivity at the rates, the average, and the curve."""
+def present_froc(result: Froc, name: str, groups: Sequence[GroupSensitivity] = ()) -> Summary:
+    """Sensitivity at the rates, the average, the curve, and sensitivity by size and type."""
     percent = f"{100 * result.confidence:g} % interval"
     rows = [
         (f"{rate:g}", f"{value:.4f}", range_text(limits), f"{threshold:.6g}")
@@ -60,9 +62,63 @@ def present_froc(result: Froc, name: str) -> Summary:
     return Summary(
         title=f"FROC of {name}",
         notes=(counts, FROC_METHOD, drawn),
-        tables=(Table("", ("false positives per scan", "sensitivity", percent, "threshold"), tuple(rows)),),
+        tables=(
+            Table("", ("false positives per scan", "sensitivity", percent, "threshold"), tuple(rows)),
+            *(group_table(groups),) * bool(groups),
+        ),
         plots=(froc_plot(lines, result.rates),),
-        data=replace(result, curve=curve),
+        data={**vars(replace(result, curve=curve)), "groups": list(groups)},
+    )
+
+
+def group_table(groups: Sequence[GroupSensitivity]) -> Table:
+    """Sensitivity of each group of nodules, with intervals."""
+    rows = tuple(
+        (
+            group.group,
+            str(group.n_nodules),
+            *(
+                f"{value:.2f} ({low:.2f} to {high:.2f})"
+                for value, (low, high) in zip(group.sensitivity, group.sensitivity_interval, strict=True)
+            ),
+            f"{group.n_marked / group.n_nodules:.2f}",
+        )
+        for group in groups
+    )
+    rates = tuple(f"at {rate:g}" for rate in groups[0].rates)
+    return Table("Sensitivity by size and type, at false positives per scan", ("nodules", "n", *rates, "marked"), rows)
+
+
+def present_operating_point(point: OperatingPoint, measured_on: str) -> Summary:
+    """The FROC of the joined probability with its groups, and how often probabilities come true out of fold."""
+    found = present_froc(point.froc, "both stages", point.groups)
+    rows = tuple((name, f"{threshold:.4f}") for name, threshold in point.thresholds.items())
+    stages = tuple(
+        (name, f"{point.metrics[average]:.4f}", f"{point.metrics[auc]:.4f}")
+        for name, average, auc in (
+            ("segmentation alone", "froc_average_first_stage", "auc_first_stage"),
+            ("nodule network alone", "froc_average_second_stage", "auc_second_stage"),
+            ("product of both", "froc_average_product", "auc_product"),
+            ("joined, calibrated", "froc_average", "auc_joined_out_of_fold"),
+        )
+    )
+    return Summary(
+        title=f"Operating point on {measured_on}",
+        notes=(*found.notes, "Reliability is out of fold, folds being made of whole scans."),
+        tables=(
+            *found.tables,
+            Table("What each stage adds", ("score", "average sensitivity", "AUC of candidates"), stages),
+            Table("Thresholds", ("sensitivity setting", "threshold"), rows),
+            Table("Probabilities, out of fold", ("figure", "value"), calibration_rows(point.reliability)),
+        ),
+        plots=(*found.plots, reliability_plot("joined probability", point.reliability)),
+        data={
+            "calibration": point.calibration,
+            "thresholds": point.thresholds,
+            "metrics": point.metrics,
+            "groups": list(point.groups),
+            "reliability": point.reliability,
+        },
     )
 
 

@@ -59,6 +59,14 @@ def present_size_baseline(
                 tuple((f"{d} mm", f"{rule.p_malignant(d):.3f}") for d in (4, 6, 8, 10, 15, 20, 30)),
             )
         )
+        if rule.rated is not None:
+            known = rule.rated.evidence
+            rated = tuple(
+                (name, f"{area:.4f} ({range_text((low, high))})")
+                for name, (area, low, high) in known.auc_and_interval.items()
+            )
+            title = f"What readers' ratings add: {known.n} nodules of {known.patients} patients, out of fold"
+            tables.append(Table(title, ("the rule knows", "AUC"), rated))
         plots += [reliability_plot(f"rule, {form.scale}", form.calibration) for form in judged]
     return Summary(
         title="Malignancy from the diameter alone",

@@ -39,6 +39,11 @@ class Detections:
         """The same marks, known to come from these scans too."""
         return replace(self, scans=self.scans | frozenset(scans))
 
+    def where(self, keep: Bool[np.ndarray, " n"]) -> "Detections":
+        """The marks for which ``keep`` holds, in the same order, of the same scans."""
+        uids = tuple(self.series_uid[i] for i in np.flatnonzero(keep))
+        return Detections(uids, self.center_lps[keep], self.score[keep], self.scans)
+
 
 @dataclass(frozen=True, eq=False)
 class Nodules:

@@ -78,6 +78,15 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class ReliabilityBin:
+    """Candidates whose probability was about the same: what it was in the mean, and how often it came true."""
+
+    mean_probability: float
+    fraction: float
+    count: int
+
+
+@dataclass(frozen=True)
 class Card:
     """Everything that is known about a set of weights.
 
@@ -90,6 +99,7 @@ class Card:
         metrics: what was measured, by name.
         measured_on: the data of ``metrics``, in words.
         calibration: how its answers become probabilities.
+        reliability: how often probabilities came true on the data of ``metrics``, out of fold.
         threshold: the cut on its probability that the pipeline uses.
         operating_points: other cuts by name (high, balanced, specific sensitivity), where they were measured.
         min_volume_mm3: regions below this volume are not candidates (segmentation only).
@@ -109,6 +119,7 @@ class Card:
     metrics: dict[str, float] = field(default_factory=dict)
     measured_on: str = ""
     calibration: Calibration = field(default_factory=Calibration)
+    reliability: tuple[ReliabilityBin, ...] = ()
     threshold: float = 0.5
     operating_points: dict[str, float] = field(default_factory=dict)
     min_volume_mm3: float = 0.0

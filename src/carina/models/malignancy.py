@@ -51,6 +51,66 @@ class RuleEvidence(msgspec.Struct, frozen=True):
     series_uids: tuple[str, ...] = ()
 
 
+TYPE_TERMS = ("calcified", "part-solid", "ground-glass")
+"""Types of nodule that a rated rule tells from solid ones."""
+
+
+class RatedEvidence(msgspec.Struct, frozen=True):
+    """What a rated rule was fitted on, and how well rules that know less or as much rank unseen patients' nodules.
+
+    Attributes:
+        data: name of the table.
+        n: nodules fitted.
+        n_malignant: how many of them their readers called malignant.
+        patients: whose they are.
+        auc_and_interval: by what a rule looks at: area under the ROC curve, out of fold, and its 95 % interval.
+        method: how the figures were obtained, in words.
+    """
+
+    data: str
+    n: int
+    n_malignant: int
+    patients: int
+    auc_and_interval: dict[str, tuple[float, float, float]]
+    method: str
+
+
+class RatedRule(msgspec.Struct, frozen=True):
+    """The rule for a nodule whose type and spiculation a reader has rated; the detector itself rates neither.
+
+    Attributes:
+        intercept: log-odds of a solid nodule of 1 mm without spiculation.
+        log_diameter: log-odds per unit of the natural logarithm of the diameter in mm.
+        types: log-odds by type, against solid.
+        spiculation: log-odds per step of the rating above 1.
+        evidence: data and figures behind the rule.
+    """
+
+    intercept: float
+    log_diameter: float
+    types: dict[str, float]
+    spiculation: float
+    evidence: RatedEvidence
+
+    def p_malignant(self, diameter_mm: float, kind: str = "solid", spiculation: float = 1.0) -> float:
+        """Probability in [0, 1].
+
+        Args:
+            diameter_mm: diameter of the sphere of the same volume; must be above 0.
+            kind: solid, or one of ``TYPE_TERMS``.
+            spiculation: rating from 1 (none) to 5 (marked).
+
+        Raises:
+            ValueError: a diameter, kind or rating that does not exist.
+        """
+        if not (diameter_mm > 0 and math.isfinite(diameter_mm)) or not 1 <= spiculation <= 5:
+            raise ValueError(f"diameter of {diameter_mm} mm, spiculation {spiculation}; expected above 0, and 1 to 5")
+        if kind != "solid" and kind not in self.types:
+            raise ValueError(f"kind {kind!r}; expected solid, {', '.join(self.types)}")
+        log_odds = self.intercept + self.log_diameter * math.log(diameter_mm) + self.types.get(kind, 0.0)
+        return 0.5 * (1.0 + math.tanh(0.5 * (log_odds + self.spiculation * (spiculation - 1))))
+
+
 class DiameterRule(msgspec.Struct, frozen=True, tag_field="kind", tag="diameter-rule"):
     """Probability that a nodule is malignant, from its diameter.
 
@@ -62,6 +122,7 @@ class DiameterRule(msgspec.Struct, frozen=True, tag_field="kind", tag="diameter-
         scale: ``log`` for the logarithm of the diameter in mm, ``linear`` for the diameter itself.
         evidence: data and figures behind the rule.
         summary: what the rule is, for reports.
+        rated: the rule for nodules whose type and spiculation are rated, None where it was not fitted.
     """
 
     intercept: float
@@ -69,6 +130,7 @@ class DiameterRule(msgspec.Struct, frozen=True, tag_field="kind", tag="diameter-
     scale: Scale
     evidence: RuleEvidence
     summary: str = SUMMARY
+    rated: RatedRule | None = None
 
     def p_malignant(self, diameter_mm: float) -> float:
         """Probability in [0, 1] for a nodule of this diameter; grows with it.
