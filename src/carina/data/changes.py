@@ -92,13 +92,9 @@ def turn(volume: Volume, degrees: float) -> Changed:
     turned = np.array([[1, 0, 0], [0, cos, -sin * dx / dy], [0, sin * dy / dx, cos]])
     middle = (np.array(volume.hu.shape) - 1) / 2
     back = np.linalg.inv(turned)
+    offset = middle[1:] - back[1:, 1:] @ middle[1:]
     hu = np.stack(
-        [
-            ndimage.affine_transform(
-                plane, back[1:, 1:], middle[1:] - back[1:, 1:] @ middle[1:], np.float32, order=1, cval=AIR
-            )
-            for plane in volume.hu.astype(np.float32)
-        ]
+        [ndimage.affine_transform(s, back[1:, 1:], offset, order=1, cval=AIR) for s in volume.hu.astype(np.float32)]
     )
     return Changed(_volume(_as_hu(hu), volume.geometry, volume), _moved(volume.geometry, turned))
 
