@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from carina.data.known_lesions import boxes_lps, read_known_lesions
 from carina.data.phantom import make_phantom
 from carina.findings import Finding
 from carina.io import read_ct, write_image
@@ -99,6 +100,19 @@ def test_every_full_chest_runs_to_a_report(detector: Detector, data_dir: Path, n
     report = detector.detect(data_dir / "ct" / name).report
     assert len(report.findings) <= 20
     assert report.input.lung_litres > 2
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in FULL_CHESTS if name.startswith("lung-pet-ct-dx")])
+def test_every_annotated_tumour_holds_a_finding(detector: Detector, data_dir: Path, name: str) -> None:
+    """These scans were training backgrounds with the tumours masked: a check of the pipeline, not of new patients."""
+    known = read_known_lesions([data_dir / "annotations" / "lung-pet-ct-dx"])
+    volume = read_ct(data_dir / "ct" / name)
+    boxes = [np.sort(volume.geometry.to_zyx(box), axis=0) for box in boxes_lps(volume, known)]
+    assert boxes
+    found = [np.array(f.center_zyx) for f in detector.detect(volume).report.findings]
+    assert any(((low <= center) & (center <= high)).all() for center in found for low, high in boxes)
 
 
 @pytest.mark.data

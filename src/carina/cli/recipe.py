@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 if TYPE_CHECKING:
+    from carina.geometry import Vector3
     from carina.tasks.preset import Preset
 
 
@@ -46,20 +47,22 @@ class Recipe:
 
     def run(self) -> None:
         """Make the weights."""
+        from carina.ct.preprocess import Preprocessing
         from carina.tasks.preset import load_preset
 
         preset = load_preset(self.preset)
         weights = self.output / "weights"
         train, held_out = self.output / "train", self.output / "held-out"
         self._synthesize(preset, train, held_out)
-        self._prepare(train)
-        self._train("segmentation")
+        coarse = self._prepare(train, "store-segmentation", preset.cohort.segmentation_spacing_mm)
+        self._train("segmentation", coarse)
         self._ship("segmentation", weights)
         mined = self._mine(preset, train, weights)
-        self._train("nodule", "--mined", str(mined))
+        store = self._prepare(train, "store", Preprocessing().spacing_zyx_mm)
+        self._train("nodule", store, "--mined", str(mined))
         self._ship("nodule", weights)
         if self.malignancy:
-            self._train("malignancy", "--init-from", str(weights / "nodule.safetensors"))
+            self._train("malignancy", store, "--init-from", str(weights / "nodule.safetensors"))
         self._calibrate(held_out, weights)
         print(f"{weights}: ready for `carina detect --weights {weights}`; the cards say what made them")
 
@@ -93,18 +96,27 @@ class Recipe:
             ).run()
             draft.rename(folder)
 
-    def _prepare(self, train: Path) -> None:
+    def _prepare(self, train: Path, name: str, spacing_zyx_mm: "Vector3") -> Path:
+        from carina.ct.preprocess import Preprocessing
         from carina.data.made_up_malignancy import label_cohort
         from carina.data.prepare import prepare
 
-        self._say(f"{self.output / 'store'}: prepare")
+        folder = self.output / name
+        self._say(f"{folder}: prepare")
         if self.malignancy and not (train / "annotations_with_malignancy.csv").is_file():
             label_cohort(train)
-        store = prepare([train, *self.real], self.output / "store", jobs=self.jobs, progress=not self.quiet)
+        store = prepare(
+            [train, *self.real],
+            folder,
+            preprocessing=Preprocessing(spacing_zyx_mm=spacing_zyx_mm),
+            jobs=self.jobs,
+            progress=not self.quiet,
+        )
         for name, reason in store.failed.items():
             print(f"left out: {name}: {reason}")
+        return folder
 
-    def _train(self, task: str, *more: str) -> None:
+    def _train(self, task: str, store: Path, *more: str) -> None:
         """``carina train`` with this preset, unless its weights are there."""
         from carina.cli.train_scans import Malignancy, Nodule, Segmentation
 
@@ -115,7 +127,7 @@ class Recipe:
         commands = {"segmentation": Segmentation, "nodule": Nodule, "malignancy": Malignancy}
         words = [
             "--data",
-            self.output / "store",
+            store,
             "-o",
             run,
             "--preset",
@@ -163,6 +175,7 @@ class Recipe:
             cohorts=(held_out,),
             weights=weights,
             measured_on=f"{n_scans} held-out phantoms with inserted nodules of held-out shapes",
+            output=self.output / "operating-point",
         ).run()
 
     def _detect(self, cohort: Path, weights: Path, found: Path, first: int | None) -> Path:

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 
 from carina.ct.lungs import find_lungs
 from carina.data.changes import CHANGES
+from carina.data.known_lesions import Sphere, lesion_mask
 from carina.data.shapes import ShapeAtlas
 from carina.data.synthesize import draw_scan
 from carina.evaluate.page import Table
@@ -87,12 +88,8 @@ def robustness(
         seed: of the insertion.
         on_change: called after each change.
     """
-    index = np.stack(np.indices(volume.hu.shape, np.float32), axis=-1)
-    places = volume.geometry.to_lps(index)
-    keep_away = np.zeros(volume.hu.shape, bool)
-    for one in known:
-        keep_away |= np.linalg.norm(places - one.center_lps, axis=-1) < one.diameter_mm / 2 + AROUND_MM
-    del index, places
+    lesions = [Sphere(one.center_lps, one.diameter_mm / 2 + AROUND_MM) for one in known]
+    keep_away = lesion_mask(volume.geometry, lesions, [])
     lung = find_lungs(volume).on(volume.geometry)
     rng = np.random.default_rng([seed, 17])
     drawn = draw_scan(volume, lung, keep_away, atlas, (nodules, nodules), (0, 0), rng)
@@ -132,7 +129,7 @@ def _hits(
 ) -> list[tuple[int, int]]:
     """Pairs of a nodule and a finding that lies within its radius, as LUNA16 counts a hit."""
     return [
-        (nodule, number)
+        (int(nodule), number)
         for number, finding in enumerate(findings)
         for nodule in np.flatnonzero(np.linalg.norm(centers_lps - finding.center_lps, axis=1) < diameters_mm / 2)
     ]

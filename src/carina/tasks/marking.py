@@ -41,6 +41,9 @@ class SegmentationSettings(RunSettings):
         size_power: voxels of a nodule weigh (volume / 500 mm3) to this power, between 0.3 and 6.
         loss: "marking" (Dice, positives, hardest negatives) or "missed-dice" (the textbook's).
         filters: channels of the network at full resolution.
+        threshold: of the pipeline on the network's answer, for the card.
+        min_volume_mm3: smallest region that the pipeline takes for a candidate, for the card.
+        flips: over how many mirrored copies the pipeline averages, for the card.
         fit: how to train.
     """
 
@@ -53,6 +56,9 @@ class SegmentationSettings(RunSettings):
     size_power: float = -0.6
     loss: str = "marking"
     filters: int = 16
+    threshold: float = 0.5
+    min_volume_mm3: float = 0.0
+    flips: int = 1
     monitor: str = "dice"
     fit: FitSettings = field(
         default_factory=lambda: FitSettings(

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import msgspec
 
 from carina.errors import UsageError
+from carina.geometry import Vector3
 from carina.tasks.malignancy import MalignancySettings
 from carina.tasks.marking import SegmentationSettings
 from carina.tasks.nodule import NoduleSettings
@@ -33,6 +34,7 @@ class CohortSettings:
         distractors_per_scan: fewest and most look-alikes tried in a scan.
         held_out_phantoms: scans, of shapes that train nothing, that fix probabilities and thresholds.
         mined_scans: training scans on which the segmentation's mistakes are collected.
+        segmentation_spacing_mm: grid (z, y, x) of the first stage; the second one has the package's own.
         seed: of the training scans; the held-out ones have the next.
     """
 
@@ -42,6 +44,7 @@ class CohortSettings:
     distractors_per_scan: tuple[int, int] = (12, 24)
     held_out_phantoms: int = 10
     mined_scans: int = 12
+    segmentation_spacing_mm: Vector3 = (2.0, 2.0, 2.0)
     seed: int = 0
 
 

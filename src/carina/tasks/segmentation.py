@@ -194,7 +194,9 @@ def train_segmentation(
         training=training_of(training, settings, result),
         metrics=result.metrics,
         measured_on=f"crops of {len(validation)} held-out scans" if validation else "the training crops",
-        threshold=0.5,
+        threshold=settings.threshold,
+        min_volume_mm3=settings.min_volume_mm3,
+        flips=settings.flips,
         summary=f"{'2.5-D' if settings.network == 'unet' else '3-D'} U-Net: marks voxels of nodules",
         limits="Trained and measured on the data named above only.",
     )
