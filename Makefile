@@ -47,6 +47,7 @@ weights: $(BIN)/carina  ## from nothing to a folder of weights; PRESET=laptop, g
 	$(BIN)/carina recipe --preset $(or $(PRESET),laptop) -o weights-$(notdir $(basename $(or $(PRESET),laptop)))
 
 bench: setup  ## ratios against the textbook way, in one run
+	$(PIP) --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:

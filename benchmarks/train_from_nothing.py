@@ -29,46 +29,24 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much is made and learned.
+    """How much is made to learn from; how it is learned stands in the TOML file of the same name beside this one.
 
     Attributes:
         scans: phantoms to learn from.
         test_scans: phantoms to test with, of another seed.
         nodules: nodules in each.
         voxels: options of their resolution.
-        marking: options of the segmentation's training.
-        telling: options of the nodule network's.
-        rating: options of the fine-tuning.
     """
 
     scans: int
     test_scans: int
     nodules: int
     voxels: tuple[str, ...]
-    marking: tuple[str, ...]
-    telling: tuple[str, ...]
-    rating: tuple[str, ...]
 
 
 SIZES = {
-    "small": Size(
-        scans=28,
-        test_scans=10,
-        nodules=6,
-        voxels=("--slice-mm", "2.5", "--pixel-mm", "1.0"),
-        marking=("--epochs", "20", "--crops-per-epoch", "240", "--batch", "8"),
-        telling=("--epochs", "8", "--crops-per-epoch", "320"),
-        rating=("--epochs", "6", "--crops-per-epoch", "160"),
-    ),
-    "tiny": Size(
-        scans=6,
-        test_scans=2,
-        nodules=6,
-        voxels=("--slice-mm", "5.0", "--pixel-mm", "3.0"),
-        marking=("--epochs", "1", "--crops-per-epoch", "8", "--batch", "4", "--validation-crops", "4"),
-        telling=("--epochs", "1", "--crops-per-epoch", "16", "--batch", "8", "--validation-crops", "16"),
-        rating=("--epochs", "1", "--crops-per-epoch", "8", "--batch", "4", "--freeze-depth", "4"),
-    ),
+    "small": Size(20, 10, 6, ("--slice-mm", "2.5", "--pixel-mm", "1.0")),
+    "tiny": Size(6, 2, 6, ("--slice-mm", "5.0", "--pixel-mm", "3.0")),
 }
 
 
@@ -83,7 +61,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     make_data(out, size, arguments.jobs)
-    train(out, size)
+    train(out, Path(__file__).with_name(f"{arguments.size}.toml"))
     scores = {name: score(out, name) for name in (next(iter(VARIANTS)), "neither")}
     minutes = (time.monotonic() - start) / 60
     text = report(out, scores, minutes, arguments.size, size)
@@ -112,18 +90,18 @@ def make_data(out: Path, size: Size, jobs: int) -> None:
         carina("prepare", out / "train", "-o", store, "--jobs", str(jobs), *grid, done=store / "manifest.json")
 
 
-def train(out: Path, size: Size) -> None:
+def train(out: Path, preset: Path) -> None:
     """The three tasks; the nodule network in all variants."""
-    common = ("--resume", "--quiet", "--licence", "phantom=made by Carina")
+    common = ("--preset", preset, "--resume", "--quiet", "--licence", "phantom=made by Carina")
 
     def run(task: str, folder: Path, *words: str | Path, store: str = "store") -> None:
         carina("train", task, "--data", out / store, "-o", folder, *words, *common, done=folder / "model.json")
 
-    run("segmentation", out / "segmentation", *size.marking, store="store-2mm")
+    run("segmentation", out / "segmentation", store="store-2mm")
     for name, options in VARIANTS.items():
-        run("nodule", folder_of(out, name), *size.telling, *options)
+        run("nodule", folder_of(out, name), *options)
     best = folder_of(out, next(iter(VARIANTS))) / "model.safetensors"
-    run("malignancy", out / "malignancy", "--init-from", best, *size.rating)
+    run("malignancy", out / "malignancy", "--init-from", best)
     runs = [folder_of(out, name) for name in VARIANTS]
     # Runs have no result that tells whether they were compared: it takes seconds, so it is done again.
     shutil.rmtree(out / "compared", ignore_errors=True)

@@ -348,3 +348,15 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(store: Store, 
     for run in ("killed", "whole"):
         subprocess.run(command(tmp_path / run), check=True, timeout=300)
     assert load_model(tmp_path / "killed" / "model")[1].sha256 == load_model(tmp_path / "whole" / "model")[1].sha256
+
+
+@pytest.mark.slow
+def test_the_command_learns_the_same_in_two_processes(store: Store, tmp_path: Path) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = "--epochs 2 --batch 2 --crops-per-epoch 8 --accumulate 2 --filters 2 --split none --device cpu --quiet"
+    for run, start in (("one", []), ("two", torchrun)):
+        words = ["-m", "carina", "train", "segmentation", "--data", str(store.folder), "-o", str(tmp_path / run)]
+        subprocess.run([sys.executable, *start, *words, *options.split()], check=True, timeout=300)
+    one, two = (dict(load_model(tmp_path / run / "model")[0].named_parameters()) for run in ("one", "two"))
+    for name, parameter in one.items():
+        torch.testing.assert_close(two[name], parameter, rtol=1e-4, atol=1e-5)
