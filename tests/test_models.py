@@ -1,5 +1,6 @@
 """M29, M31-M33: the networks have the form and size they should, and their weights travel safely."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -171,3 +172,20 @@ def test_weights_that_are_not_safetensors_are_refused(saved: tuple[Path, torch.n
     path.with_suffix(".json").write_bytes(msgspec.json.encode(card))
     with pytest.raises(WeightsError, match="is not a safetensors file"):
         load_model(path)
+
+
+def test_the_nodule_network_learns_by_a_shorter_way_to_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    model = NoduleNet(first_filters=2).double()
+    with torch.no_grad():
+        model.input_norm.weight.fill_(0.7)
+        model.input_norm.bias.fill_(0.3)
+    plain, crops = copy.deepcopy(model), torch.randn(3, 1, 32, 48, 48, dtype=torch.float64)
+    short, long = model(crops), plain.head(plain.blocks(plain.input_norm(crops)).flatten(1))
+    torch.testing.assert_close(short, long, rtol=1e-10, atol=1e-10)
+    for logits in (short, long):
+        logits.square().sum().backward()
+    for (name, one), other in zip(model.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-8, atol=1e-10, msg=name)
+    for one, other in zip(model.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(one, other)

@@ -4,7 +4,7 @@ Must not know what the map is for; ``data.augment`` makes it.
 """
 
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,7 +17,7 @@ class AffineMap:
 
     First each slice of the input is moved in its plane, by a shift that depends on the slice; then every column is
     interpolated along z. On a CPU both passes are several times faster than sampling in three dimensions. Where no
-    crop is tilted, all slices of a crop move alike, which is faster again.
+    crop is tilted, all columns of a crop move alike: then z comes first, as a product with a small matrix.
     """
 
     def __init__(
@@ -50,35 +50,31 @@ class AffineMap:
         self._last = source[0] - 1
         self._upright = upright
         if upright:
-            self._grid, self._z = in_plane + start[:, :1, None], depth.view(b, -1, 1, 1)
+            self._grid, self._z = in_plane + start[:, :1, None], depth
             return
-        self._grid = (in_plane.unsqueeze(1) + start[:, :, None, None]).flatten(0, 1)
+        self._grid = in_plane.unsqueeze(1) + start[:, :, None, None]
         tilt = matrix[:, 0, 1].view(-1, 1, 1) * offsets[1].view(1, -1, 1)
         tilt = tilt + matrix[:, 0, 2].view(-1, 1, 1) * offsets[2].view(1, 1, -1)
         self._z = depth.view(b, -1, 1, 1) + tilt.unsqueeze(1)
 
-    def _in_plane(self, images: Tensor, mode: str, padding: str) -> Float[Tensor, "b z y x"]:
-        if self._upright:
-            return functional.grid_sample(images, self._grid, mode=mode, padding_mode=padding, align_corners=True)
-        b, depth = images.shape[0], images.shape[1]
-        sampled = functional.grid_sample(
-            images.flatten(0, 1).unsqueeze(1), self._grid, mode=mode, padding_mode=padding, align_corners=True
-        )
-        return sampled.view(b, depth, *sampled.shape[2:])
-
-    def _slices_at(self, slices: Shaped[Tensor, "b z y x"], index: Int64[Tensor, "b z2 _ _"]) -> Tensor:
-        """The slice of each column, or of all columns alike, that ``index`` names."""
-        if self._upright:
-            return slices[torch.arange(len(slices), device=slices.device)[:, None], index[:, :, 0, 0]]
-        return slices.gather(1, index)
-
     def trilinear(self, crops: Float[Tensor, "b 1 z y x"]) -> Float[Tensor, "b 1 z2 y2 x2"]:
         """Interpolate; positions outside the crop repeat its border."""
         z = self._z.clamp(0, self._last)
+        if self._upright:
+            distance = z.unsqueeze(2) - torch.arange(self._last + 1, device=z.device)
+            weights = (1 - distance.abs()).clamp_min_(0)
+            moved = crops.new_empty((len(crops), z.shape[1], *self._grid.shape[1:3]))
+            # One crop at a time stays in a processor's cache; a graphics card wants them all.
+            together = 1 if crops.device.type == "cpu" else len(crops)
+            for start in range(0, len(crops), together):
+                part = slice(start, start + together)
+                slices = (weights[part] @ crops[part, 0].flatten(2)).unflatten(2, crops.shape[3:])
+                moved[part] = _sample(slices, self._grid[part], "bilinear", "border")
+            return moved.unsqueeze(1)
+        slices = self._each_slice(crops[:, 0], "bilinear", "border")
         low = z.floor().clamp_max(max(self._last - 1, 0))
         index = low.long()
-        slices = self._in_plane(crops[:, 0], "bilinear", "border")
-        first, second = self._slices_at(slices, index), self._slices_at(slices, (index + 1).clamp_max_(self._last))
+        first, second = slices.gather(1, index), slices.gather(1, (index + 1).clamp_max_(self._last))
         return torch.lerp(first, second, z - low).unsqueeze(1)
 
     def nearest(self, labels: Shaped[Tensor, "b c z y x"]) -> Shaped[Tensor, "b c z2 y2 x2"]:
@@ -88,7 +84,23 @@ class AffineMap:
         index = index.clamp(0, self._last).long()
         channels = []
         for channel in labels.unbind(1):
-            slices = self._in_plane(channel.to(self._grid.dtype) - IGNORE, "nearest", "zeros").to(torch.int16)
-            moved = (self._slices_at(slices, index) + IGNORE).to(labels.dtype)
-            channels.append(moved.masked_fill_(outside, IGNORE))
+            values = channel.to(self._grid.dtype) - IGNORE
+            if self._upright:
+                values = values[torch.arange(len(values), device=values.device)[:, None], index]
+                moved = _sample(values, self._grid, "nearest", "zeros")
+            else:
+                moved = self._each_slice(values, "nearest", "zeros").gather(1, index)
+            moved = (moved + IGNORE).to(labels.dtype)
+            channels.append(moved.masked_fill_(outside[:, :, None, None] if self._upright else outside, IGNORE))
         return torch.stack(channels, dim=1)
+
+    def _each_slice(self, slices: Float[Tensor, "b z y x"], mode: str, padding: str) -> Float[Tensor, "b z y2 x2"]:
+        """Every slice moved by a shift of its own."""
+        moved = _sample(slices.flatten(0, 1).unsqueeze(1), self._grid.flatten(0, 1), mode, padding)
+        return moved.view(*slices.shape[:2], *moved.shape[2:])
+
+
+def _sample(
+    images: Float[Tensor, "n c y x"], grid: Float[Tensor, "n y2 x2 2"], mode: str, padding: str
+) -> Float[Tensor, "n c y2 x2"]:
+    return functional.grid_sample(images, grid, mode=mode, padding_mode=padding, align_corners=True)

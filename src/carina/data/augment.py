@@ -189,6 +189,7 @@ def apply(
     # Decisions are taken on the processor: a graphics card would be waited for at each of them.
     p = parameters.to("cpu")
     crops, labels = _move(crops, labels, p, spacing_zyx_mm, shape)
+    # From here on the crops are a copy, which is changed in place.
     crops = _thicken(crops, p, spacing_zyx_mm[0])
     crops = _change_kernel(crops, p.soften)
     crops = _add_noise(crops, p)
@@ -235,15 +236,16 @@ def _move(
     chosen = torch.nonzero(resampled).flatten()
     matrices, shifts = _matrices(p, spacing_zyx_mm), -p.shift_mm / torch.tensor(spacing_zyx_mm)
     matrices, shifts = matrices.to(crops), shifts.to(crops)
-    # One crop at a time stays in a processor's cache; a graphics card wants them all.
-    together = 1 if crops.device.type == "cpu" else max(len(chosen), 1)
-    for start in range(0, len(chosen), together):
-        part = chosen[start : start + together]
-        upright = not bool(p.rotate_rad[part, 1:].any())
-        affine = AffineMap(matrices[part], shifts[part], crops.shape[2:], shape, upright=upright)
-        moved[part] = affine.trilinear(crops[part])
-        if labels is not None and moved_labels is not None:
-            moved_labels[part] = affine.nearest(labels[part])
+    tilted = p.rotate_rad[chosen, 1:].any(1)
+    # One tilted crop at a time stays in a processor's cache; a graphics card wants them all.
+    together = 1 if crops.device.type == "cpu" else len(crops)
+    parts = [(chosen[~tilted], True), *((part, False) for part in chosen[tilted].split(together))]
+    for part, upright in parts:
+        if len(part):
+            affine = AffineMap(matrices[part], shifts[part], crops.shape[2:], shape, upright=upright)
+            moved[part] = affine.trilinear(crops[part] if len(part) < len(crops) else crops)
+            if labels is not None and moved_labels is not None:
+                moved_labels[part] = affine.nearest(labels[part])
     return moved, moved_labels
 
 
@@ -267,7 +269,6 @@ def _thicken(crops: Tensor, p: Parameters, spacing_mm: float) -> Tensor:
     weight = (1 - distance).clamp_min(0) * (covered > 1e-6)
     weight = weight / weight.sum(1, keepdim=True)
     matrix = (weight.transpose(1, 2) @ average).to(crops)
-    crops = crops.clone()
     flat = crops[chosen].flatten(3).squeeze(1)
     crops[chosen] = (matrix @ flat).view(len(chosen), 1, *crops.shape[2:])
     return crops
@@ -287,7 +288,6 @@ def _change_kernel(crops: Tensor, soften: Tensor) -> Tensor:
         changed.narrow(axis, 0, n - 1).addcmul_(w, step)
         changed.narrow(axis, 1, n - 1).addcmul_(w, step, value=-1)
         part = changed
-    crops = crops.clone()
     crops[chosen] = part.unsqueeze(1)
     return crops
 
@@ -295,16 +295,14 @@ def _change_kernel(crops: Tensor, soften: Tensor) -> Tensor:
 def _add_noise(crops: Tensor, p: Parameters) -> Tensor:
     """Noise from two fixed fields of unit variance, read at a place of its own for each crop."""
     fields_shape = tuple(max(n, m + 16) for n, m in zip(FIELD_SHAPE, crops.shape[2:], strict=True))
-    noisy = crops
     for k, sigma in enumerate((p.noise_hu, p.grain_hu)):
         for i in torch.nonzero(sigma > 0).flatten().tolist():
-            noisy = crops.clone() if noisy is crops else noisy
             noise = _noise_fields(str(crops.device), fields_shape)[k]
             for axis, n in enumerate(crops.shape[2:]):
                 start = int(p.noise_start[i, k, axis]) % (fields_shape[axis] - n + 1)
                 noise = noise.narrow(axis, start, n)
-            noisy[i, 0].add_(noise.to(crops.dtype), alpha=float(sigma[i]))
-    return noisy
+            crops[i, 0].add_(noise.to(crops.dtype), alpha=float(sigma[i]))
+    return crops
 
 
 @lru_cache(maxsize=4)

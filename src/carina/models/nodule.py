@@ -4,7 +4,9 @@ Must not know files, HU or training. ``forward`` takes and returns plain tensors
 exported and converted.
 """
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from carina.geometry import Shape3
 from carina.models.initialise import kaiming_fan_out
@@ -54,6 +56,32 @@ class NoduleNet(nn.Module):
         Returns:
             Logits [b 2]; the softmax's second column is the probability of the positive class.
         """
-        features = self.blocks(self.input_norm(crops))
+        if self.training and self.input_norm.weight.requires_grad:
+            features = self._features_while_learning(crops)
+        else:
+            features = self.blocks(self.input_norm(crops))
         logits: Tensor = self.head(features.flatten(1))
         return logits
+
+    @torch.jit.unused
+    def _features_while_learning(self, crops: Tensor) -> Tensor:
+        """The same features without the gradient by the first convolution's input, a quarter of a step on processors.
+
+        Only scale and shift of the normalisation ask for that gradient. Here both are part of the convolution: the
+        scale of its weights, and the shift as weights of a second channel of ones, which ends at the border as the
+        padded input does.
+        """
+        norm, first = self.input_norm, self.blocks.get_submodule("0.0")
+        assert isinstance(first, nn.Conv3d)
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(1)
+        momentum = 0.1 if norm.momentum is None else norm.momentum
+        plain = functional.batch_norm(
+            crops, norm.running_mean, norm.running_var, training=True, momentum=momentum, eps=norm.eps
+        )
+        inputs = torch.cat([plain, torch.ones_like(plain)], dim=1)
+        weight = torch.cat([first.weight * norm.weight, first.weight * norm.bias], dim=1)
+        features = functional.conv3d(inputs, weight, first.bias, padding=1)
+        for layer in [*self.blocks.get_submodule("0").children()][1:]:
+            features = layer(features)
+        return self.blocks[1:](features)  # type: ignore[no-any-return]
