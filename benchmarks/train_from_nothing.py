@@ -45,7 +45,7 @@ class Size:
 
 
 SIZES = {
-    "small": Size(20, 10, 6, ("--slice-mm", "2.5", "--pixel-mm", "1.0")),
+    "small": Size(20, 6, 6, ("--slice-mm", "2.5", "--pixel-mm", "1.0")),
     "tiny": Size(6, 2, 6, ("--slice-mm", "5.0", "--pixel-mm", "3.0")),
 }
 
