@@ -3,17 +3,28 @@ PYTHON ?= python3
 VENV ?= .venv
 VISION_VENV ?= .vision-venv
 BIN = $(VENV)/bin
+VIEWER = src/carina/serve/static
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo demo-train test test-vision check fmt weights bench clean
+.PHONY: setup viewer demo demo-train test test-vision check fmt weights bench clean
 
 $(BIN)/carina: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --constraint constraints.txt --editable .
 	@touch $@
 
-setup: $(BIN)/carina  ## a virtual environment with everything that developers need
+setup: $(BIN)/carina viewer  ## a virtual environment with everything that developers need
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
+
+viewer: $(VIEWER)/index.html  ## the pages that `carina serve` and `carina view` show; needs Node.js 20.19 or newer
+
+$(VIEWER)/index.html: $(wildcard viewer/*.* viewer/src/* viewer/public/* viewer/.npmrc)
+	@if node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || a == 20 && b >= 19 ? 0 : 1)' 2>/dev/null \
+	  && npm --version >/dev/null 2>&1; then \
+	  cd viewer && npm install --ignore-scripts --no-audit --no-fund --silent && npm run build --silent; \
+	else \
+	  echo 'Node.js 20.19 or newer with npm is not here: the viewer is not built, its tests are skipped.'; \
+	fi
 
 demo: $(BIN)/carina  ## install, and run the main job on a CT that Carina makes itself
 	$(BIN)/carina demo -o demo
@@ -21,7 +32,7 @@ demo: $(BIN)/carina  ## install, and run the main job on a CT that Carina makes 
 demo-train: $(BIN)/carina  ## from nothing to evaluated: phantoms, three tasks trained, compared; fills in the tutorial's table
 	$(BIN)/python -m benchmarks.train_from_nothing -o demo-train
 
-test: $(BIN)/carina  ## install what tests need, and run them
+test: $(BIN)/carina viewer  ## install what tests need, and run them
 	$(PIP) --constraint constraints.txt --editable '.[test]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov=carina
 
@@ -51,4 +62,4 @@ bench: setup  ## ratios against the textbook way, in one run
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(VISION_VENV) demo build dist .coverage*
+	rm -rf $(VENV) $(VISION_VENV) demo build dist .coverage* $(VIEWER) viewer/node_modules

@@ -85,7 +85,9 @@ def write_samples(folder: Path) -> Path:
 class Server:
     """``carina serve`` in a process of its own on a free port of the loopback address."""
 
-    def __init__(self, folder: Path, weights: Path, *options: str, scheme: str = "http", **environment: str) -> None:
+    def __init__(
+        self, folder: Path, weights: Path | None, *options: str, scheme: str = "http", **environment: str
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -95,9 +97,11 @@ class Server:
         command = [sys.executable, "-m", "carina", "serve", "--port", str(self.port), "--folder", str(folder)]
         if "--runtime" not in options:
             options += ("--runtime", "torch")  # ready sooner than the faster ones
+        if weights is not None:
+            options += ("--weights", str(weights))
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*command, "--weights", str(weights), "--verbose", "--limits.free-bytes", "0", *options],
+                [*command, "--verbose", "--limits.free-bytes", "0", *options],
                 stdout=log,
                 stderr=log,
                 env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
@@ -167,7 +171,7 @@ def _command(pid: int) -> bytes:
 
 
 @contextlib.contextmanager
-def running(folder: Path, weights: Path, *options: str, **more: str) -> Iterator[Server]:
+def running(folder: Path, weights: Path | None, *options: str, **more: str) -> Iterator[Server]:
     """A server that is ready, ended afterwards."""
     server = Server(folder, weights, *options, **more)
     try:

@@ -20,6 +20,7 @@ COMMANDS = {
     "info": "carina.cli.info:Info",
     "demo": "carina.cli.demo:Demo",
     "serve": "carina.cli.serve:Serve",
+    "view": "carina.cli.view:View",
     "pacs": "carina.cli.pacs:Pacs",
     "export": "carina.cli.export:Export",
     "phantom": "carina.cli.phantom:Phantom",

@@ -19,7 +19,7 @@ from carina.serve.routes_classify import classification
 from carina.serve.routes_jobs import jobs
 from carina.serve.routes_pages import pages
 from carina.serve.routes_studies import studies
-from carina.serve.security import DATA_POLICY, HEADERS, check
+from carina.serve.security import DATA_POLICY, HEADERS, check, check_shown_only
 from carina.serve.service import Service
 from carina.serve.settings import Settings
 
@@ -85,6 +85,8 @@ async def _admit(request: Request) -> None:
     request.ctx.begin = time.perf_counter()
     service: Service = request.app.ctx.service
     check(request.path, dict(request.headers), service.settings)
+    if service.settings.report is not None:
+        check_shown_only(request.method, request.path)
 
 
 async def _finish(request: Request, response: HTTPResponse) -> None:

@@ -22,7 +22,9 @@ def document(settings: Settings) -> Node:
     """The OpenAPI 3.1 document of a server with these settings."""
     definitions = _definitions()
     security: list[Node] = [{"token": []}] if settings.token is not None else []
-    components: Node = {"schemas": {**definitions, "Problem": _PROBLEM, "Job": _JOB, "Answers": _ANSWERS}}
+    components: Node = {
+        "schemas": {**definitions, "Problem": _PROBLEM, "Job": _JOB, "Answers": _ANSWERS, "Server": _SERVER}
+    }
     if security:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return {
@@ -230,13 +232,24 @@ def _probes() -> Node:
         security=[],
         operationId="readyz",
     )
+    server = _operation(
+        "What this server takes",
+        {"200": {"description": "Its version and limits", "content": {_JSON: _ref("Server")}}},
+        _ALWAYS,
+        operationId="get_server",
+    )
     metrics = _operation(
         "Figures for Prometheus",
         {"200": {"description": "Metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}},
         _ALWAYS,
         operationId="metrics",
     )
-    return {"/healthz": {"get": health}, "/readyz": {"get": ready}, "/metrics": {"get": metrics}}
+    return {
+        "/healthz": {"get": health},
+        "/readyz": {"get": ready},
+        "/v1/server": {"get": server},
+        "/metrics": {"get": metrics},
+    }
 
 
 _TEXT: Node = {"type": "string"}
@@ -270,6 +283,18 @@ _JOB: Node = {
         "p_malignant": _NUMBER,
         "bytes": {"type": "integer"},
         "links": {"type": "object", "additionalProperties": _TEXT},
+    },
+}
+
+_SERVER: Node = {
+    "type": "object",
+    "required": ["version", "notice", "uploads", "upload_bytes", "comment_chars"],
+    "properties": {
+        "version": _TEXT,
+        "notice": _TEXT,
+        "uploads": {"type": "boolean", "description": "False where one finished report is shown (`carina view`)."},
+        "upload_bytes": {"type": "integer", "description": "Largest study."},
+        "comment_chars": {"type": "integer", "description": "Longest comment of a review."},
     },
 }
 

@@ -13,7 +13,7 @@ MEDIA_TYPE = "application/problem+json"
 TITLES = {
     "bad-request": (400, "The request cannot be understood"),
     "unauthorized": (401, "A bearer token is needed"),
-    "forbidden": (403, "The request comes from a page or host that is not allowed"),
+    "forbidden": (403, "The request is not allowed"),
     "not-found": (404, "There is no such thing"),
     "method-not-allowed": (405, "The resource has no such method"),
     "timeout": (408, "The client sent nothing for too long"),

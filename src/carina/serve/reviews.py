@@ -1,9 +1,11 @@
 """What a person says about the findings of a job: accepted, rejected, or not looked at, with comments.
 
-Kept beside the report, which itself never changes. Must not know HTTP or where reviews are stored.
+Kept beside the report, which itself never changes. Must not know HTTP or the list of jobs.
 """
 
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -60,3 +62,22 @@ def parse_review(body: bytes, *, findings: int, comment_chars: int) -> Review:
     if max(len(text) for text in (review.comment, *(one.comment for one in review.findings))) > comment_chars:
         raise ProblemError("too-large", f"a comment is longer than {comment_chars} characters")
     return msgspec.structs.replace(review, updated=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+FILE = "review.json"
+"""The review of a report of the command line, in the report's folder."""
+
+
+def keep_review(body: bytes, folder: Path) -> None:
+    """Write a review beside its report, whole or not at all.
+
+    Raises:
+        ProblemError: the folder cannot be written.
+    """
+    draft = folder / f".{FILE}.{os.getpid()}"
+    try:
+        draft.write_bytes(msgspec.json.format(body, indent=2) + b"\n")
+        draft.replace(folder / FILE)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise ProblemError("no-space", f"the report's folder cannot be written: {error.strerror}") from error

@@ -15,7 +15,7 @@ from carina.serve.jobs import STATES, Job, UnknownJobError
 from carina.serve.present import job_json, json_response, send_file
 from carina.serve.problems import ProblemError
 from carina.serve.reading import read_body, whole_number
-from carina.serve.reviews import Review, parse_review
+from carina.serve.reviews import Review, keep_review, parse_review
 from carina.serve.security import REPORT_POLICY
 from carina.serve.service import Service
 
@@ -156,6 +156,8 @@ async def put_review(request: Request, job_id: str) -> HTTPResponse:
     chars = service.settings.limits.comment_chars
     review = msgspec.json.encode(parse_review(body, findings=job.findings or 0, comment_chars=chars))
     await service.jobs(lambda store: store.set_review(job.id, review))
+    if service.settings.report is not None:
+        await asyncio.to_thread(keep_review, review, service.settings.report)
     return HTTPResponse(review, content_type="application/json")
 
 
@@ -179,7 +181,9 @@ def _archive(service: Service, job_id: str, review: bytes) -> IO[bytes]:
     try:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for key in ("report", "report_html", "findings_csv", "mask"):
-                archive.write(service.folder.result(job_id, key), RESULTS[key])
+                path = service.folder.result(job_id, key)
+                if key != "mask" or path.exists():  # a report of the command line may have none
+                    archive.write(path, RESULTS[key])
             archive.writestr("review.json", msgspec.json.format(review, indent=2))
     except FileNotFoundError:
         file.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 from sanic import Blueprint, HTTPResponse, Request, response
 
+import carina
 from carina.findings import RESEARCH_USE
 from carina.serve import metrics
 from carina.serve.openapi import docs_page, document
@@ -26,8 +27,8 @@ NOT_BUILT = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Cari
 <style>body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 4rem auto; padding: 0 1rem }}</style>
 <h1>Carina is running, its viewer is not built</h1>
 <p>The API works without it: see <a href="/docs">its documentation</a>. To get the viewer in a checkout of the source,
-run <code>make setup</code> (or <code>npm ci &amp;&amp; npm run build</code> in <code>viewer/</code>) and start
-<code>carina serve</code> again. Installed packages carry the viewer.</p>
+install Node.js 20.19 or newer, run <code>make viewer</code> (or <code>npm install &amp;&amp; npm run build</code> in
+<code>viewer/</code>) and start <code>carina serve</code> again. Installed packages carry the viewer.</p>
 <p>{RESEARCH_USE}</p></html>"""
 
 
@@ -61,6 +62,21 @@ async def get_metrics(request: Request) -> HTTPResponse:
     service: Service = request.app.ctx.service
     counts = await service.jobs(lambda store: store.counts())
     return HTTPResponse(metrics.render(counts), content_type=metrics.CONTENT_TYPE)
+
+
+@pages.get("/v1/server")
+async def server(request: Request) -> HTTPResponse:
+    """What this server takes, for programs that talk to it."""
+    settings = request.app.ctx.service.settings
+    return json_response(
+        {
+            "version": carina.__version__,
+            "notice": RESEARCH_USE,
+            "uploads": settings.report is None,
+            "upload_bytes": settings.limits.upload_bytes,
+            "comment_chars": settings.limits.comment_chars,
+        }
+    )
 
 
 @pages.get("/openapi.json")

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import ssl
+from collections.abc import Callable
 from functools import partial
 
 from carina.errors import UsageError, WeightsError
@@ -35,7 +36,7 @@ def run(settings: Settings) -> None:
         supervisor = Supervisor(settings, folder)
         supervisor.start()
         try:
-            _serve(settings)
+            serve(settings)
         finally:
             supervisor.stop()
         if supervisor.fatal is not None:
@@ -50,7 +51,16 @@ def _share_metrics(settings: Settings, folder: StateFolder) -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
 
 
-def _serve(settings: Settings) -> None:
+def serve(settings: Settings, *, started: Callable[[], None] | None = None) -> None:
+    """Answer requests until told to stop; nothing is detected.
+
+    Args:
+        settings: the server's.
+        started: called once, when requests are answered.
+
+    Raises:
+        UsageError: settings that do not go together.
+    """
     from sanic import Sanic
     from sanic.worker.loader import AppLoader
 
@@ -69,6 +79,8 @@ def _serve(settings: Settings) -> None:
         log.warning("anybody who reaches this address can read and delete all jobs: no token is set")
     loader = AppLoader(factory=partial(create_app, settings))
     app = loader.load()
+    if started is not None:
+        app.register_listener(lambda *_: started(), "after_server_start")
     try:
         app.prepare(
             host=settings.host,

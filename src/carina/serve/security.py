@@ -16,17 +16,28 @@ HEADERS = {
 }
 
 PAGE_POLICY = (
-    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
-"""Content-Security-Policy of the viewer: WebAssembly and workers for the volume, nothing from elsewhere."""
+"""Content-Security-Policy of the viewer: its own scripts and workers, the files it has fetched, nothing from
+elsewhere."""
 
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
 """Content-Security-Policy of a report: text and pictures that it carries itself, no scripts."""
 
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 """Content-Security-Policy of everything else."""
+
+
+def check_shown_only(method: str, path: str) -> None:
+    """Refuse what would change a server that shows one report, but for its review.
+
+    Raises:
+        ProblemError: the request would.
+    """
+    if method not in ("GET", "HEAD") and not (method == "PUT" and path.endswith("/review")):
+        raise ProblemError("forbidden", "this server shows one finished report; start 'carina serve' for more")
 
 
 def check(path: str, headers: Mapping[str, str], settings: Settings) -> None:

@@ -52,7 +52,8 @@ class Service:
     async def start(self) -> None:
         """Open the job list, and load the classifier without keeping anybody waiting."""
         await self.jobs(lambda store: store.counts())
-        self._warming = asyncio.get_running_loop().create_task(self._warm())
+        if self.settings.report is None:
+            self._warming = asyncio.get_running_loop().create_task(self._warm())
 
     async def stop(self) -> None:
         """Finish what is being computed."""
@@ -77,14 +78,18 @@ class Service:
         """The classifier and its queue.
 
         Raises:
-            ProblemError: it is not loaded yet.
+            ProblemError: it is not loaded yet, or never will be.
         """
+        if self.settings.report is not None:
+            raise ProblemError("not-found", "this server shows one finished report; it has no models")
         if self._classifier is None or self._batcher is None:
             raise ProblemError("not-ready", "the models are being loaded; try again soon", retry_after_s=2)
         return self._classifier, self._batcher
 
     async def readiness(self) -> dict[str, str]:
         """State of each part; ``ready`` where it can work."""
+        if self.settings.report is not None:
+            return {"report": "ready"}
         detector, age_s = await self.jobs(lambda store: store.detector())
         return {
             "detector": detector if age_s < _STALE_S else "down",

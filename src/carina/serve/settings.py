@@ -30,6 +30,8 @@ class Settings:
         keep_s: ended jobs are deleted after that time.
         keep_bytes: the oldest ended jobs are deleted while all take more.
         grace_s: how long a stopping server waits for the job that runs.
+        report: folder of the one report that is shown; then nothing else is taken in, nothing is deleted, and the
+            review is kept in that folder.
         log_identifiers: write series UIDs into the log as they are, not hashed.
         limits: what clients may ask for.
     """
@@ -51,5 +53,6 @@ class Settings:
     keep_s: float = 7 * 86400.0
     keep_bytes: int = 50 * GIB
     grace_s: float = 120.0
+    report: Path | None = None
     log_identifiers: bool = False
     limits: Limits = field(default_factory=Limits)

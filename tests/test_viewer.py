@@ -1,0 +1,321 @@
+"""The viewer in a real browser over a real server: a nodule in three planes, and a person's word on it (M40)."""
+
+import io
+import json
+import os
+import re
+import signal
+import zipfile
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from browser import barriers, chromium, window
+from carina.io import write_image
+from serve_samples import GRID, running, small_chest, write_samples, write_weights
+
+pytestmark = pytest.mark.slow
+
+TOKEN = "correct-horse-battery"
+NOTICE = "For research use only. Not for diagnosis."
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> Path:
+    return write_samples(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(scope="module")
+def server(browser, weights, tmp_path_factory):
+    with running(tmp_path_factory.mktemp("viewer") / "state", weights) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def job(server, samples) -> dict:
+    job = server.wait_ended(server.upload(samples / "chest.zip").json()["id"])
+    assert job["state"] == "done", job
+    return job
+
+
+@pytest.fixture(scope="module")
+def report(server, job) -> dict:
+    return server.client.get(job["links"]["report"]).json()
+
+
+@pytest.fixture(scope="module")
+def page(browser, server, job):
+    """The study in a window that the tests below share: loading it takes longer than what they do."""
+    with window(browser, f"{server.url}/#{job['id']}", width=1200, height=760) as page:
+        shown(page)
+        yield page
+
+
+def shown(page) -> None:
+    """Wait until the pictures are there."""
+    page.wait_for_selector("#study:not([hidden])")
+    page.wait_for_selector("#loading:empty", state="attached")
+
+
+def crosshair(page) -> list[float]:
+    return [float(text) for text in page.locator("#place").get_attribute("data-lps").split(",")]
+
+
+def hu(page) -> int:
+    return int(re.search(r"(-?\d+) HU", page.inner_text("#place")).group(1))
+
+
+def stored(server, job) -> dict:
+    return server.client.get(job["links"]["review"]).json()
+
+
+def coloured(page) -> int:
+    """Pixels of the picture that have a colour; the CT has none."""
+    image = Image.open(io.BytesIO(page.locator("#stage").screenshot())).convert("RGB")
+    return int((np.ptp(np.asarray(image).astype(int), axis=-1) > 40).sum())
+
+
+def by_probability(report: dict) -> list[dict]:
+    return sorted(report["findings"], key=lambda finding: -finding["p_nodule"])
+
+
+def test_an_uploaded_folder_is_analysed_and_shown(browser, server, samples):
+    with window(browser, server.url) as page:
+        assert page.inner_text("#notice") == NOTICE
+        page.set_input_files("#folder", samples / "dicom")
+        shown(page)
+        assert page.inner_text("#notice") == NOTICE
+        job_id = page.evaluate("location.hash.slice(1)")
+        report = server.client.get(f"/v1/jobs/{job_id}/report").json()
+        rows = page.locator("#findings button").all_inner_texts()
+    for row, finding in zip(rows, by_probability(report), strict=True):
+        number, nodule, diameter, malignant, cut, *_ = row.split("\n")
+        assert int(number) == finding["id"]
+        assert nodule == f"{100 * finding['p_nodule']:.0f} %"
+        assert diameter == f"{finding['diameter_mm']:.1f} mm"
+        assert malignant == f"{100 * finding['p_malignant']:.0f} %"
+        assert int(cut) == finding["slice_index"] + 1
+
+
+def test_a_click_on_a_finding_moves_the_crosshair_there(page, report):
+    for finding in report["findings"]:
+        page.click(f"[data-finding='{finding['id']}']")
+        assert crosshair(page) == pytest.approx(finding["center_lps"], abs=0.01)
+        # The page's own words could be mirrored twice; the voxel under the crosshair cannot: lung is -850 HU.
+        assert abs(hu(page) - 60) < 60
+        assert f"slice {finding['slice_index'] + 1} of" in page.inner_text("#place")
+
+
+def test_the_markers_are_where_the_nodule_is(page, report):
+    first = by_probability(report)[0]
+    page.click(f"[data-finding='{first['id']}']")
+    rings = page.locator("#overlay .selected circle")
+    assert rings.count() == 3
+    places = [(float(ring.get_attribute("cx")), float(ring.get_attribute("cy"))) for ring in rings.all()]
+    for x, y in places:
+        page.locator("#canvas").click(position={"x": x + 40, "y": y})
+        assert abs(hu(page) - 60) > 60
+        page.locator("#canvas").click(position={"x": x, "y": y})
+        assert np.linalg.norm(np.subtract(crosshair(page), first["center_lps"])) < 1.5
+
+
+def test_the_slider_hides_findings_at_once(page, report):
+    assert page.locator("#findings li").count() == len(report["findings"])
+    page.click(f"[data-finding='{report['findings'][0]['id']}']")
+    page.locator("#threshold").fill("1")
+    assert page.locator("#findings li").count() == 0
+    assert page.locator("#overlay circle").count() == 0
+    assert "None of the" in page.inner_text("#none")
+    without = coloured(page)
+    page.locator("#threshold").fill("0")
+    assert page.locator("#findings li").count() == len(report["findings"])
+    page.evaluate("document.querySelector('#overlay').style.display = 'none'")  # the mask alone
+    assert coloured(page) > without + 20
+    page.evaluate("document.querySelector('#overlay').style.display = ''")
+
+
+def test_the_keyboard_is_enough(page, server, job, report):
+    ids = [finding["id"] for finding in by_probability(report)]
+
+    def current() -> int:
+        return int(page.locator("#findings [aria-current]").get_attribute("data-finding"))
+
+    page.click(f"[data-finding='{ids[0]}']")
+    page.keyboard.press("n")
+    assert current() == ids[1]
+    assert page.inner_text("#announce").startswith(f"Finding {ids[1]}:")
+    page.keyboard.press("a")
+    page.keyboard.press("p")
+    page.keyboard.press("r")
+    assert current() == ids[0]
+    before = crosshair(page)
+    page.keyboard.press("PageUp")
+    assert crosshair(page)[2] == pytest.approx(before[2] + 4, abs=0.01)
+    page.keyboard.press("2")
+    assert page.locator("#overlay circle").count() <= 1
+    page.keyboard.press("1")
+    page.keyboard.press("F7")
+    assert page.input_value("#windows") == "soft tissue"
+    page.keyboard.press("?")
+    assert page.locator("#keys").is_visible()
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#saved:text('Stored on the server')")
+    verdicts = {one["id"]: one["verdict"] for one in stored(server, job)["findings"]}
+    assert verdicts == {ids[0]: "rejected", ids[1]: "accepted"}
+
+
+def test_a_length_is_measured_in_millimetres(page):
+    page.keyboard.press("2")
+    box = page.locator("#stage").bounding_box()
+    middle = box["y"] + box["height"] / 2
+
+    def at(fraction: float) -> list[float]:
+        page.mouse.click(box["x"] + box["width"] * fraction, middle)
+        return crosshair(page)
+
+    expected = abs(at(0.4)[0] - at(0.6)[0])
+    page.keyboard.press("l")
+    page.mouse.move(box["x"] + box["width"] * 0.4, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, middle, steps=3)
+    page.mouse.up()
+    page.wait_for_selector("#clear:not([hidden])")
+    measured = float(re.search(r"measured ([\d.]+) mm", page.inner_text("#place")).group(1))
+    assert measured == pytest.approx(expected, abs=0.5)
+    page.click("#clear")
+    page.keyboard.press("x")
+    page.keyboard.press("1")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1366, 768), (1024, 768), (820, 1180)])
+def test_the_page_fits_laptops_and_tablets(page, width, height):
+    page.set_viewport_size({"width": width, "height": height})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("#stage").bounding_box()["height"] > height / 3
+    assert barriers(page) == []
+
+
+def test_a_rejected_finding_stays_rejected(page, server, job, report):
+    first = by_probability(report)[0]["id"]
+    page.click(f"[data-finding='{first}']")
+    page.keyboard.press("u")
+    page.click("#verdict >> text=Reject")
+    page.fill("#comment", "a vessel")
+    page.fill("#study-comment", "motion")
+    page.wait_for_selector("#saved:text('Stored on the server')")
+    page.reload()
+    shown(page)
+    assert "rejected" in page.locator(f"[data-finding='{first}']").get_attribute("class")
+    assert page.input_value("#comment") == "a vessel"
+    assert page.input_value("#study-comment") == "motion"
+    said = {one["id"]: one for one in stored(server, job)["findings"]}
+    assert said[first] == {"id": first, "verdict": "rejected", "comment": "a vessel"}
+    archive = zipfile.ZipFile(io.BytesIO(server.client.get(job["links"]["export"]).content))
+    assert json.loads(archive.read("review.json")) == stored(server, job)
+
+
+def test_what_was_said_last_is_stored_when_the_study_is_left(page, server, job):
+    page.fill("#study-comment", "left in a hurry")
+    page.click(".brand")
+    page.wait_for_selector("#start:not([hidden])")
+    assert stored(server, job)["comment"] == "left in a hurry"
+    page.wait_for_selector("#studies li")
+    assert barriers(page) == []
+
+
+def test_a_running_study_shows_its_progress_and_can_be_cancelled(browser, server, samples):
+    os.kill(server.detector_pid(), signal.SIGSTOP)  # the study runs until it is cancelled
+    with window(browser, server.url) as page:
+        page.set_input_files("#files", samples / "chest.zip")
+        page.wait_for_selector("#wait-title:text('is being analysed')")
+        assert page.locator("#wait-bar").is_visible()
+        assert barriers(page) == []
+        page.click("#wait-cancel")
+        page.wait_for_selector("#wait-title:text('was cancelled')")
+    server.wait_ready()
+
+
+def test_a_refused_study_shows_the_reason(browser, server, tmp_path):
+    write_image(small_chest(lungs=False).hu, GRID, tmp_path / "no-lungs.nii.gz")
+    (tmp_path / "note.txt").write_text("no CT")
+    with window(browser, server.url) as page:
+        page.set_input_files("#files", tmp_path / "note.txt")
+        page.wait_for_selector("#upload-problem:not([hidden])")
+        assert "no DICOM and no image" in page.inner_text("#upload-problem")
+        page.set_input_files("#files", tmp_path / "no-lungs.nii.gz")
+        page.wait_for_selector("#wait.failed")
+        assert "no lungs found" in page.inner_text("#wait-detail")
+        assert barriers(page) == []
+        page.click("#wait-back")
+        page.wait_for_selector("#studies .failed")
+        assert "no lungs found" in page.locator("#studies .failed").first.inner_text()
+
+
+def test_an_unknown_study_is_said_to_be_unknown(browser, server):
+    with window(browser, f"{server.url}/#{'0' * 32}") as page:
+        page.wait_for_selector("#wait-title:text('There is no such study')")
+
+
+@pytest.fixture(scope="module")
+def guarded(browser, weights, tmp_path_factory):
+    """A server that asks for a token, and finds nothing."""
+    state = tmp_path_factory.mktemp("guarded") / "state"
+    with running(state, weights, "--threshold", "0.999", CARINA_SERVE_TOKEN=TOKEN) as server:
+        yield server
+
+
+def test_a_token_is_asked_for_and_no_findings_are_said_so(browser, guarded, samples):
+    with window(browser, guarded.url) as page:
+        page.fill("#token-value", "wrong")
+        page.keyboard.press("Enter")
+        page.fill("#token-value", TOKEN)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#start:not([hidden])")
+        page.set_input_files("#files", samples / "chest.nii.gz")
+        shown(page)
+        assert "No findings" in page.inner_text("#none")
+        assert page.locator("#findings li").count() == 0
+        assert "no finding" in page.inner_text("#patient")
+        assert barriers(page) == []
+        with page.expect_download() as download:
+            page.click("#files-list >> text=report.json")
+        assert json.loads(Path(download.value.path()).read_text())["findings"] == []
+
+
+def test_the_page_loads_nothing_from_elsewhere(server, browser):
+    page = httpx.get(server.url)
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self';" in policy
+    assert "unsafe-eval" not in policy
+    assert "default-src 'self'" in policy
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page.text)
+
+
+@pytest.mark.data
+def test_the_nodule_of_a_real_scan_is_under_the_crosshair(browser, lidc_0001, tmp_path):
+    study = tmp_path / "lidc.zip"
+    with zipfile.ZipFile(study, "w") as archive:
+        for path in sorted(lidc_0001.glob("*.dcm")):
+            archive.write(path, path.name)
+    with running(tmp_path / "state", None) as server, window(browser, server.url) as page:
+        page.set_input_files("#files", study)
+        page.wait_for_selector("#study:not([hidden])", timeout=400_000)
+        shown(page)
+        assert page.locator("#findings li").count() == 1
+        # LUNA16's centre of the nodule that four readers marked, and its slice
+        assert np.linalg.norm(np.subtract(crosshair(page), (56.208, 86.343, -115.868))) < 3
+        assert hu(page) > -300

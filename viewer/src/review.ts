@@ -1,0 +1,95 @@
+// What a person says about a study's findings: kept here, and stored on the server soon after every change.
+
+import { json, Problem } from './api'
+import type { FindingReview, Review, Verdict } from './report'
+
+const PAUSE_MS = 500
+
+export class Reviewer {
+  private waiting: number | undefined
+  private sending: Promise<void> | undefined
+  private changed = false
+
+  private constructor(
+    private readonly url: string,
+    private readonly review: Review,
+    private readonly said: (text: string, good: boolean) => void,
+  ) {}
+
+  static async open(url: string, said: (text: string, good: boolean) => void): Promise<Reviewer> {
+    return new Reviewer(url, await json<Review>(url), said)
+  }
+
+  of(id: number): FindingReview {
+    return this.review.findings.find((one) => one.id === id) ?? { id, verdict: 'open', comment: '' }
+  }
+
+  get comment(): string {
+    return this.review.comment
+  }
+
+  get updated(): string | null {
+    return this.review.updated
+  }
+
+  get rejected(): Set<number> {
+    return new Set(this.review.findings.filter((one) => one.verdict === 'rejected').map((one) => one.id))
+  }
+
+  judge(id: number, verdict: Verdict): void {
+    this.put({ ...this.of(id), verdict })
+  }
+
+  remark(id: number, comment: string): void {
+    this.put({ ...this.of(id), comment })
+  }
+
+  remarkOnStudy(comment: string): void {
+    this.review.comment = comment
+    this.soon()
+  }
+
+  /** Send what has not been sent; also when the page goes away. */
+  async flush(): Promise<void> {
+    clearTimeout(this.waiting)
+    await this.sending
+    if (!this.changed) return
+    this.changed = false
+    this.sending = this.send()
+    await this.sending
+  }
+
+  private put(one: FindingReview): void {
+    this.review.findings = [...this.review.findings.filter(({ id }) => id !== one.id), one].sort((a, b) => a.id - b.id)
+    this.soon()
+  }
+
+  private soon(): void {
+    this.changed = true
+    this.said('Not stored yet', true)
+    clearTimeout(this.waiting)
+    this.waiting = window.setTimeout(() => void this.flush(), PAUSE_MS)
+  }
+
+  private async send(): Promise<void> {
+    const { findings, comment } = this.review
+    try {
+      const stored = await json<Review>(this.url, {
+        method: 'PUT',
+        headers: { 'Content-Type': 'application/json' },
+        body: JSON.stringify({ findings, comment }),
+        keepalive: true,
+      })
+      this.review.updated = stored.updated
+      if (!this.changed) this.said(storedAt(stored.updated), true)
+    } catch (error) {
+      this.changed = true
+      const why = error instanceof Problem ? error.detail : String(error)
+      this.said(`Not stored: ${why}. It is tried again with your next change.`, false)
+    }
+  }
+}
+
+export function storedAt(updated: string | null): string {
+  return updated === null ? '' : `Stored on the server, ${new Date(updated).toLocaleString()}`
+}
