@@ -81,7 +81,7 @@ export class Scene {
     this.nv = new Canvas({
       backColor: [0, 0, 0, 1],
       crosshairColor: [0.36, 0.66, 1, 0.7],
-      crosshairWidth: 0.4,
+      crosshairWidth: 1,
       crosshairWidthUnit: 'mm',
       crosshairGap: 12,
       show3Dcrosshair: true,
@@ -126,7 +126,7 @@ export class Scene {
       if (this.mask) this.nv.addVolume(this.mask)
       this.zoom(false)
       this.nv.setRenderAzimuthElevation(180, 10)
-      this.nv.setScale(1)
+      this.nv.setScale(1.25)
     })
     this.tellWindow()
   }
