@@ -35,7 +35,7 @@ def tool(name: str) -> str:
     """The path of a program of the system; the test is skipped where it is not installed."""
     found = shutil.which(name, path=SYSTEM)
     if found is None:
-        pytest.skip(f"{name} is not installed (Debian: orthanc, orthanc-dicomweb, dcmtk)")
+        pytest.skip(f"{name} is not installed; .ci/packages lists what CI takes from Debian")
     return found
 
 
@@ -91,13 +91,16 @@ class RunningOrthanc:
 
 
 @contextlib.contextmanager
-def running_orthanc(folder: Path, *, movers: dict[str, int] | None = None) -> Iterator[RunningOrthanc]:
-    """Debian's Orthanc with DICOMweb, with an empty database."""
+def running_orthanc(
+    folder: Path, *, movers: dict[str, int] | None = None, script: str | None = None
+) -> Iterator[RunningOrthanc]:
+    """Debian's Orthanc with DICOMweb, with an empty database; ``script`` is Lua."""
     need("Orthanc")
     if not DICOMWEB.exists():
         pytest.skip("Orthanc's DICOMweb is not installed (Debian: orthanc-dicomweb)")
     http, dicom = free_port(), free_port()
     folder.mkdir(parents=True)
+    (folder / "script.lua").write_text(script or "")
     settings = {
         "StorageDirectory": str(folder / "db"),
         "IndexDirectory": str(folder / "db"),
@@ -109,7 +112,8 @@ def running_orthanc(folder: Path, *, movers: dict[str, int] | None = None) -> It
         "AuthenticationEnabled": False,
         "Plugins": [str(DICOMWEB)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-        "StableAge": 1,
+        "LuaScripts": [str(folder / "script.lua")],
+        "StableAge": 3,
         "DicomAlwaysAllowStore": True,
         "DicomAlwaysAllowFind": True,
         "DicomAlwaysAllowMove": True,

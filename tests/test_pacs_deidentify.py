@@ -15,7 +15,7 @@ from carina.errors import InputError
 from carina.pacs.deidentify import deidentify, deidentify_files
 from carina.pacs.secret import Secret
 from carina.report import write_report
-from pacs_samples import PATIENT_ID, series
+from pacs_samples import PATIENT_ID, series, study_uid
 from test_dicom_output import report_on
 
 SECRET = Secret(b"0" * 32)
@@ -52,6 +52,8 @@ def originals(tmp_path_factory) -> list[Path]:
         item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
         item.PersonName = "Nurse^Nancy"
         dataset.ReferencedImageSequence = [item]
+        dataset.ReferencedStudySequence = [study := Dataset()]
+        study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", study_uid(1)
         dataset.save_as(file)
     volume = io.read_ct(root / "ct")
     labels = (volume.hu > 1000).astype("uint8")

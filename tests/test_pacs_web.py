@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import CTImageStorage
 
 from carina.errors import InputError, UsageError
 from carina.pacs.dicomweb import DicomWeb, only_part
@@ -122,6 +124,24 @@ def test_a_service_that_does_not_store_everything_has_failed(tmp_path):
         pytest.raises(PacsError, match=r"stored 0 of 1 instances \(failure reason 272\)"),
     ):
         DicomWeb(http).store([tmp_path / "a.dcm"])
+
+
+def test_a_service_that_answers_a_store_with_nonsense_has_failed(tmp_path):
+    (tmp_path / "a.dcm").write_bytes(b"DICM")
+    with answering(b"[]") as url, Http(url) as http, pytest.raises(PacsError, match="something else"):
+        DicomWeb(http).store([tmp_path / "a.dcm"])
+
+
+@pytest.mark.parametrize(("status", "arrives"), [(0x0000, True), (0xB000, True), (0x0111, True), (0xA700, False)])
+def test_a_node_has_an_instance_unless_it_refuses_it(tmp_path, status, arrives):
+    files, sent = series(tmp_path / "ct", 1)[:1], []
+    ae = AE("X")
+    ae.add_supported_context(CTImageStorage)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: status)])
+    with contextlib.nullcontext() if arrives else pytest.raises(PacsError, match="refused it with status A700H"):
+        send(files, Node("X", "127.0.0.1", server.socket.getsockname()[1]), ae_title="CARINA", sent=sent.append)
+    server.shutdown()
+    assert sent == (files if arrives else [])
 
 
 def test_destinations_are_read():

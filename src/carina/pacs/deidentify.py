@@ -45,6 +45,9 @@ _DUMMIES: dict[str, object] = {
 
 _DUMMY_TEXT = "ANONYMOUS"
 
+_NEVER_EMPTY = {"ReferencedStudySequence"}
+"""Where the table lets a sequence be removed or emptied, and PS3.3 wants an item in it if it is there."""
+
 _SAFE_TEXTS = {"112039", "111001", "111002", "111003", "121013", "121014", "121015"}
 """Concepts (PS3.16 annex D) whose text Carina writes itself: tracking identifier, algorithm, device observer."""
 
@@ -106,7 +109,7 @@ def _clean(dataset: Dataset, secret: Secret) -> None:
         action = "remove" if element.tag.is_private else _action(element.tag.group, element.tag.element)
         if element.keyword == "ContentSequence":
             _clean_content(dataset, secret)
-        elif action == "remove":
+        elif action == "remove" or (action == "empty" and element.keyword in _NEVER_EMPTY):
             del dataset[tag]
         elif action == "empty":
             element.value = Items() if element.VR == "SQ" else None

@@ -84,7 +84,9 @@ class DicomWeb:
         kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
         answer = self._http.post("studies", content, media_type=kind, accept="application/dicom+json")
         said = _decoded(answer, f"{self._http.url}/studies")
-        done = said.get("00081199", {}).get("Value", []) if isinstance(said, dict) else []
+        if not isinstance(said, dict):
+            raise PacsError(f"{self._http.url}/studies: answered something else than a data set")
+        done = said.get("00081199", {}).get("Value", [])
         if len(done) != len(files):
             reasons = {_text(one, "00081197") for one in said.get("00081198", {}).get("Value", [])}
             why = f" (failure reason {', '.join(sorted(reasons))})" if reasons else ""

@@ -52,6 +52,10 @@ class Node:
 Destination = Node | str
 """A node, or the address of a service: ``http(s)://…`` of DICOMweb, ``orthanc+http(s)://…`` of an Orthanc."""
 
+_DUPLICATE = 0x0111
+"""Status of an instance that the node has already (PS3.7 annex C): it was sent before the program
+ended, and not noted any more."""
+
 
 def destination(text: str) -> Destination:
     """Read a destination from the command line.
@@ -110,7 +114,7 @@ def _c_store(files: Sequence[Path], node: Node, ae_title: str, sent: Callable[[P
                 raise PacsError(f"{node}: {error}") from error
             # Warnings of C-STORE are B0xx (PS3.4 table B.2-1): stored all the same.
             code = status.get("Status")
-            if code is None or not (code == 0 or code >> 8 == 0xB0):
+            if code is None or not (code in (0, _DUPLICATE) or code >> 8 == 0xB0):
                 said = "did not answer" if code is None else f"refused it with status {code:04X}H"
                 raise PacsError(f"{node}: {said} ({file.name})")
             sent(file)

@@ -37,6 +37,8 @@ LUNG = _snomed("39607008", "Lung")
 LONG_AXIS = _snomed("103339001", "Long axis")
 SHORT_AXIS = _snomed("103340004", "Short axis")
 VOLUME = _snomed("118565006", "Volume")
+COUNTED = _dicom("126030", "Sum of segmented voxel volumes")
+"""How a volume was measured (CID 7474)."""
 MEAN_AXIS = _private("mean-axis", "Mean of long and short axis")
 SPHERE_DIAMETER = _private("sphere-diameter", "Diameter of the sphere of equal volume")
 CORRECTED_VOLUME = _private("corrected-volume", "Volume with partial-volume correction")

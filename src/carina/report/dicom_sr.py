@@ -5,7 +5,7 @@ viewers that show no groups of segments; both carry the same tracking UID and th
 region speaks of the whole CT. Needs the extra ``dicom``. Must not know how regions were found.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from highdicom.seg import Segmentation
@@ -31,7 +31,7 @@ from highdicom.sr import (
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
-from jaxtyping import Float64
+from jaxtyping import Float64, Integer
 from pydicom.uid import generate_uid
 
 from carina.findings import Finding
@@ -44,13 +44,18 @@ _SQUARE = 1e-3
 """Pixels whose sides differ by less than this share are square."""
 
 
-def structured_report(context: DicomContext, seg: Segmentation | None) -> Comprehensive3DSR:
+def structured_report(
+    context: DicomContext, seg: Segmentation | None, labels: Integer[np.ndarray, "z y x"]
+) -> Comprehensive3DSR:
     """The report of a case; without findings it says that there are none.
 
     Args:
         context: the report and its CT.
         seg: the segmentation whose segments are referred to; None where there is none.
+        labels: what it was made of.
     """
+    present, voxels = np.unique(labels[labels > 0], return_counts=True)
+    segment_mm3 = dict(zip(present.tolist(), voxels * context.volume.geometry.voxel_volume_mm3, strict=True))
     groups: list[
         MeasurementsAndQualitativeEvaluations
         | VolumetricROIMeasurementsAndQualitativeEvaluations
@@ -58,10 +63,11 @@ def structured_report(context: DicomContext, seg: Segmentation | None) -> Compre
     ] = [_whole_ct(context)]
     numbers = _segment_numbers(seg)
     for finding in context.report.findings:
+        measurements = list(_measurements(finding, segment_mm3.get(finding.id)))
         number = numbers.get(context.tracking_uids[finding.id])
         if seg is not None and number is not None:
-            groups.append(_volumetric(context, finding, seg, number))
-        groups.append(_planar(context, finding))
+            groups.append(_volumetric(context, finding, measurements, seg, number))
+        groups.append(_planar(context, finding, measurements))
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(context)),
         procedure_reported=codes.CT_CHEST,
@@ -114,7 +120,7 @@ def _whole_ct(context: DicomContext) -> MeasurementsAndQualitativeEvaluations:
 
 
 def _volumetric(
-    context: DicomContext, finding: Finding, seg: Segmentation, number: int
+    context: DicomContext, finding: Finding, measurements: Sequence[Measurement], seg: Segmentation, number: int
 ) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
     series = str(context.headers[0].SeriesInstanceUID)
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -126,11 +132,13 @@ def _volumetric(
         finding_category=codes.ABNORMAL_STRUCTURE,
         finding_sites=[FindingSite(codes.LUNG)],
         algorithm_id=context.algorithm(),
-        measurements=list(_measurements(finding)),
+        measurements=measurements,
     )
 
 
-def _planar(context: DicomContext, finding: Finding) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+def _planar(
+    context: DicomContext, finding: Finding, measurements: Sequence[Measurement]
+) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     header = context.headers[context.key_slice(finding)]
     kind, points = _outline(context, finding)
     return PlanarROIMeasurementsAndQualitativeEvaluations(
@@ -142,7 +150,7 @@ def _planar(context: DicomContext, finding: Finding) -> PlanarROIMeasurementsAnd
         finding_category=codes.ABNORMAL_STRUCTURE,
         finding_sites=[FindingSite(codes.LUNG)],
         algorithm_id=context.algorithm(),
-        measurements=list(_measurements(finding)),
+        measurements=measurements,
     )
 
 
@@ -150,13 +158,12 @@ def _tracking(context: DicomContext, finding: Finding) -> TrackingIdentifier:
     return TrackingIdentifier(uid=context.tracking_uids[finding.id], identifier=tracking_id(finding))
 
 
-def _measurements(finding: Finding) -> Iterator[Measurement]:
+def _measurements(finding: Finding, segment_mm3: float | None) -> Iterator[Measurement]:
     lengths: tuple[tuple[CodedConcept, float | None, CodedConcept], ...] = (
         (codes.LONG_AXIS, finding.long_axis_mm, codes.MILLIMETRE),
         (codes.SHORT_AXIS, finding.short_axis_mm, codes.MILLIMETRE),
         (codes.MEAN_AXIS, finding.mean_axis_mm, codes.MILLIMETRE),
         (codes.SPHERE_DIAMETER, finding.diameter_mm, codes.MILLIMETRE),
-        (codes.VOLUME, finding.volume_mm3, codes.CUBIC_MILLIMETRE),
         (codes.CORRECTED_VOLUME, finding.corrected_volume_mm3, codes.CUBIC_MILLIMETRE),
         (codes.SOLID_VOLUME, finding.solid_volume_mm3, codes.CUBIC_MILLIMETRE),
         (codes.CERTAINTY, 100 * finding.p_nodule, codes.PERCENT),
@@ -166,6 +173,9 @@ def _measurements(finding: Finding) -> Iterator[Measurement]:
     for name, value, unit in lengths:
         if value is not None:
             yield Measurement(name, value, unit)
+    if segment_mm3 is not None:
+        # Of the segment itself, so that whoever counts its voxels finds the same.
+        yield Measurement(codes.VOLUME, segment_mm3, codes.CUBIC_MILLIMETRE, method=codes.COUNTED)
     yield Measurement(codes.ATTENUATION, finding.mean_hu, codes.HOUNSFIELD, derivation=codes.MEAN)
 
 

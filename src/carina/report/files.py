@@ -131,14 +131,13 @@ def _write_dicom(
     from carina.report.dicom_sr import structured_report
 
     context = DicomContext.of(report, volume)
-    seg = None
     if "seg" in formats and labels is not None:
         check_labels(labels, report, volume.geometry)
         seg = segmentation(context, labels)
         if seg is not None:
             context.save(seg, folder / FORMATS["seg"])
-    if "sr" in formats:
-        context.save(structured_report(context, seg), folder / FORMATS["sr"])
+        if "sr" in formats:
+            context.save(structured_report(context, seg, labels), folder / FORMATS["sr"])
     if "keyimages" in formats and report.findings:
         (folder / FORMATS["keyimages"]).mkdir()
         for image in key_images(context):
