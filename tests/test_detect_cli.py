@@ -65,6 +65,14 @@ def test_findings_of_dicom_name_their_slice(inputs: Path, tmp_path: Path) -> Non
         assert finding.slice_index == round(finding.center_zyx[0])
 
 
+def test_inputs_may_follow_one_another_or_be_named_one_by_one(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert detect(inputs, "-i", "a", "b", "-i", "c", "-o", tmp_path) == 1
+    assert [line.split(":")[1] for line in capsys.readouterr().err.splitlines()] == [" a", " b", " c"]
+    assert detect(inputs, "-o", tmp_path) == 2
+
+
 def test_a_failing_input_is_reported_and_the_others_go_on(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -464,9 +464,9 @@ def test_a_report_without_its_segmentation_is_refused() -> None:
 
 def test_the_command_line_refuses_before_it_looks_at_the_input(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="ask for seg,sr"):
-        Detect(input=("nowhere",), output=tmp_path, format="sr").run()
+        Detect(input=(("nowhere",),), output=tmp_path, format="sr").run()
     with pytest.raises(UsageError, match="unknown format dicom"):
-        Detect(input=("nowhere",), output=tmp_path, format="json,dicom").run()
+        Detect(input=(("nowhere",),), output=tmp_path, format="json,dicom").run()
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

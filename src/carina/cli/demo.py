@@ -36,7 +36,7 @@ class Demo:
             write_dicom(phantom.volume, dicom, patient_id="PHANTOM")
         print(f"{phantom.volume.hu.shape[0]} DICOM slices are in {dicom}. Looking for nodules ...")
         results = self.output / "results"
-        code = Detect(input=(str(dicom),), output=results, device=self.device).run()
+        code = Detect(input=((str(dicom),),), output=results, device=self.device).run()
         if code:
             return code
         reports = sorted(results.glob("*/report.json"), key=lambda path: path.stat().st_mtime)

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,10 +24,10 @@ SUMMARY = ("input", "case", "status", "findings", "p_malignant", "seconds", "mes
 class Detect:
     """Find lung nodules in chest CTs and write a report for each."""
 
-    input: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-i"])]
-    """DICOM folders, or MetaImage, NIfTI or NRRD files."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for the results; each case gets a folder of its own in it."""
+    input: Annotated[tuple[tuple[str, ...], ...], tyro.conf.arg(aliases=["-i"]), tyro.conf.UseAppendAction] = ()
+    """DICOM folders, or MetaImage, NIfTI or NRRD files."""
     format: str = ",".join(DEFAULT_FORMATS)
     """What to write, separated by commas: json, csv, html, mask; for DICOM input also seg, sr, keyimages."""
     threshold: float | None = None
@@ -60,6 +61,9 @@ class Detect:
         if not formats:
             raise UsageError(f"--format {self.format!r} names nothing to write; choose from {', '.join(FORMATS)}")
         check_formats(formats)
+        inputs = list(chain.from_iterable(self.input))
+        if not inputs:
+            raise UsageError("detect needs an input: -i FOLDER_OR_FILE ...")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise UsageError(f"--threshold {self.threshold} is not a probability; give a number from 0 to 1")
         from carina.pipeline import Detector
@@ -77,7 +81,7 @@ class Detect:
         if not self.resume:
             ledger.rows.clear()
         failures = 0
-        for text in self.input:
+        for text in inputs:
             if text in done:
                 self._say(f"{text}: done before, left out")
                 continue
@@ -89,8 +93,8 @@ class Detect:
                 named = str(error) if text in str(error) else f"{text}: {error}"
                 print(f"carina: {named}", file=sys.stderr)
             ledger.add(row)
-        if failures and len(self.input) > 1:
-            self._say(f"{failures} of {len(self.input)} inputs failed; see {ledger.path}")
+        if failures and len(inputs) > 1:
+            self._say(f"{failures} of {len(inputs)} inputs failed; see {ledger.path}")
         return 1 if failures else 0
 
     def _one(self, text: str, detector: "Detector", formats: list[str], ledger: "_Ledger") -> dict[str, str]:

@@ -186,7 +186,7 @@ class Recipe:
         scans = [str(path) for path in LunaCohort(cohort).scans.values()][:first]
         self._say(f"{found}: detect in {len(scans)} scans")
         Detect(
-            input=tuple(scans),
+            input=(tuple(scans),),
             output=found,
             format="json,csv",
             threshold=0.0,
