@@ -22,8 +22,8 @@ def balls(*balls: tuple[tuple[float, float, float], float]) -> np.ndarray:
 
 def painted(probability: np.ndarray, target: Geometry, **options: float) -> tuple[np.ndarray, list]:
     everywhere = np.ones(GRID.shape_zyx, bool)
-    found, labels = group(probability, everywhere, GRID, threshold=0.5, min_volume_mm3=1.0)
-    return paint(found, labels, probability, GRID, target, threshold=0.5, **options), found
+    found, regions = group(probability, everywhere, GRID, threshold=0.5, min_volume_mm3=1.0)
+    return paint(found, regions, probability, GRID, target, threshold=0.5, **options), found
 
 
 def around(center: np.ndarray, axes: np.ndarray, spacing: tuple[float, float, float]) -> Geometry:

@@ -28,7 +28,6 @@ class Candidate:
         box_zyx: first and one-past-last voxel along each axis of the analysis grid.
         volume_mm3: volume of the region.
         score: mean of the highest probabilities in the region, in [0, 1].
-        label: number of the region in the label map it was found in.
     """
 
     center_zyx: Vector3
@@ -36,7 +35,6 @@ class Candidate:
     box_zyx: tuple[Shape3, Shape3]
     volume_mm3: float
     score: float
-    label: int
 
 
 @dataclass(frozen=True)

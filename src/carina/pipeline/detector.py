@@ -151,7 +151,7 @@ class Detector:
                 progress=lambda done: progress("segment", done),
             )
         with clock.stage("group"):
-            candidates, labels = group(
+            candidates, regions = group(
                 probability,
                 near_lungs,
                 scan.geometry,
@@ -175,16 +175,16 @@ class Detector:
                 p_nodule, second = join(p_nodule, seen, self.classifier.card), seen.tolist()
         with clock.stage("diagnose"):
             kept = [i for i in np.argsort(-p_nodule) if p_nodule[i] >= self.threshold][:MOST_FINDINGS]
-            chosen = [candidates[i] for i in kept]
+            chosen, marked = [candidates[i] for i in kept], [regions[i] for i in kept]
             findings = tuple(
-                self._finding(number, c, (float(p_nodule[i]), second[i]), scan, labels, volume)
-                for number, (i, c) in enumerate(zip(kept, chosen, strict=True), start=1)
+                self._finding(number, candidates[i], (float(p_nodule[i]), second[i]), scan, regions[i], volume)
+                for number, i in enumerate(kept, start=1)
             )
             if self.rater:
                 findings = rate(findings, _on_grid_of(self.rater, scan, volume), self.rater)
             mask = paint(
                 chosen,
-                labels,
+                marked,
                 probability,
                 scan.geometry,
                 volume.geometry,
@@ -212,7 +212,7 @@ class Detector:
         candidate: Candidate,
         probabilities: tuple[float, float | None],
         scan: PreparedScan,
-        labels: np.ndarray,
+        region: np.ndarray,
         volume: Volume,
     ) -> Finding:
         box = tuple(slice(a, b) for a, b in zip(*candidate.box_zyx, strict=True))
@@ -226,7 +226,7 @@ class Detector:
             center_zyx=(float(z), float(y), float(x)),
             diameter_mm=diameter,
             volume_mm3=candidate.volume_mm3,
-            mean_hu=float(scan.hu[box][labels[box] == candidate.label].mean()),
+            mean_hu=float(scan.hu[box][region].mean()),
             p_nodule=probabilities[0],
             segmentation_score=candidate.score,
             classification_score=probabilities[1],

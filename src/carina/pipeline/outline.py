@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from scipy import ndimage
 
 from carina.findings import Candidate
@@ -12,7 +12,7 @@ from carina.geometry import Geometry, corners
 
 def paint(
     candidates: Sequence[Candidate],
-    labels: Int32[np.ndarray, "z y x"],
+    regions: Sequence[Bool[np.ndarray, "_z _y _x"]],
     probability: Float32[np.ndarray, "z y x"],
     grid: Geometry,
     target: Geometry,
@@ -26,7 +26,7 @@ def paint(
 
     Args:
         candidates: at most 255, the most important first (it wins where two overlap).
-        labels: the regions that ``group`` found, on ``grid``.
+        regions: the voxels of each candidate's box that belong to it, as ``group`` found them on ``grid``.
         probability: what was segmented, on ``grid``.
         grid: the analysis grid.
         target: the grid to paint on.
@@ -34,12 +34,12 @@ def paint(
     """
     mask = np.zeros(target.shape_zyx, np.uint8)
     to_grid = np.linalg.inv(grid.affine) @ target.affine
-    for value, candidate in reversed(list(enumerate(candidates, start=1))):
-        start = np.maximum(np.asarray(candidate.box_zyx[0]) - 2, 0)
-        stop = np.minimum(np.asarray(candidate.box_zyx[1]) + 2, grid.shape_zyx)
+    for value, (candidate, region) in reversed(list(enumerate(zip(candidates, regions, strict=True), start=1))):
+        first, past = np.asarray(candidate.box_zyx)
+        start, stop = np.maximum(first - 2, 0), np.minimum(past + 2, grid.shape_zyx)
         box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        near = ndimage.binary_dilation(labels[box] == candidate.label)
-        index = target.to_zyx(grid.to_lps(start + corners(labels[box].shape)))
+        near = ndimage.binary_dilation(np.pad(region, np.stack([first - start, stop - past], 1)))
+        index = target.to_zyx(grid.to_lps(start + corners(near.shape)))
         low = np.clip(np.floor(index.min(axis=0)).astype(int), 0, target.shape_zyx)
         high = np.clip(np.ceil(index.max(axis=0)).astype(int) + 1, 0, target.shape_zyx)
         if np.any(high <= low):
@@ -51,6 +51,6 @@ def paint(
             output_shape=tuple(high - low),
             order=1,
         )
-        region = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-        region[values > threshold] = value
+        part = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        part[values > threshold] = value
     return mask

@@ -10,7 +10,8 @@ from torch import nn
 Compute: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """Takes a float32 batch, gives the float32 logits."""
 
-_CPU_BATCH = 4
+_CPU_BATCH, _CPU_VOXELS = 4, 300_000
+"""On a CPU more than a few inputs, or more voxels than this, gain no time and cost memory for their features."""
 _LARGEST_BATCH = 64
 _BYTES_PER_VOXEL = 200
 """Of CUDA memory per voxel of the U-Net's input slice, in half precision: all features of its widest level, twice."""
@@ -42,6 +43,6 @@ def prepare(module: nn.Module, device: torch.device) -> tuple[Compute, str]:
 def batch_that_fits(device: torch.device, voxels: int) -> int:
     """How many inputs of this many voxels to compute at once."""
     if device.type != "cuda":
-        return _CPU_BATCH
+        return min(max(_CPU_VOXELS // voxels, 1), _CPU_BATCH)
     free, _ = torch.cuda.mem_get_info(device)
     return int(min(max(free // (2 * _BYTES_PER_VOXEL * voxels), 1), _LARGEST_BATCH))
