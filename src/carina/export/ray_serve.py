@@ -39,15 +39,15 @@ class InferenceServer:
         self._run = run_onnx(Path(folder) / file)
 
     @serve.batch(max_batch_size=MOST_IN_BATCH, batch_wait_timeout_s=WAIT_S)
-    async def _infer(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
-        """Logits of every request; requests of one shape share a call."""
-        answers: list[np.ndarray] = [np.empty(0)] * len(inputs)
+    async def _infer(self, inputs: list[np.ndarray]) -> list[tuple[np.ndarray, int]]:
+        """Logits of every request, and how many requests shared their call: those of one shape do."""
+        answers: list[tuple[np.ndarray, int]] = [(np.empty(0), 0)] * len(inputs)
         for shape in {batch.shape[1:] for batch in inputs}:
             chosen = [i for i, batch in enumerate(inputs) if batch.shape[1:] == shape]
             logits = self._run(np.concatenate([inputs[i] for i in chosen]))
             ends = np.cumsum([len(inputs[i]) for i in chosen])
             for i, part in zip(chosen, np.split(logits, ends[:-1]), strict=True):
-                answers[i] = part
+                answers[i] = part, len(chosen)
         return answers
 
     async def __call__(self, request: Request) -> Response:
@@ -63,10 +63,11 @@ class InferenceServer:
             case "POST", path if path == f"{here}/infer":
                 try:
                     body: Any = await request.json()
-                    logits = await self._infer(parse_request(body, self._entry))
+                    logits, shared = await self._infer(parse_request(body, self._entry))
                 except (InputError, ValueError) as error:
                     return JSONResponse({"error": str(error)}, status_code=400)
-                return JSONResponse(answer(self._name, self._entry, logits))
+                reply = answer(self._name, self._entry, logits)
+                return JSONResponse({**reply, "parameters": {"requests_in_batch": shared}})
         return JSONResponse({"error": f"nothing at {request.url.path}; the network is {self._name}"}, status_code=404)
 
 
