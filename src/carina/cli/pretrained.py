@@ -21,8 +21,9 @@ class List:
         """Print function, class, parameters and file of each."""
         from carina.models.pretrained import list_architectures
 
+        offered = list_architectures()
         print(f"{'function':28s} {'class':20s} {'parameters':>12s}  answers         file of weights")
-        for one in list_architectures():
+        for one in offered:
             if self.kind in (one.kind, "all"):
                 print(f"{one.name:28s} {one.class_name:20s} {one.parameters:12,d}  {one.kind:14s}  {one.file}")
 

@@ -132,8 +132,8 @@ def load_pretrained(name: str, weights: Path | None = None, *, download: bool = 
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        raise WeightsError(f"{path} does not hold the weights of {name} ({first})") from error
+        first = str(error).splitlines()[1].strip()  # line 0 names the class
+        raise WeightsError(f"{path} does not hold the weights of {name} ({first[:100]} ...)") from error
     return Pretrained(network.eval(), tuple(published.meta["categories"]), published.transforms(), kinds[name])
 
 

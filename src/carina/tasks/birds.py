@@ -4,6 +4,7 @@ A tenth of the training pictures chooses the epoch; the test pictures are looked
 know the command line or how runs are compared.
 """
 
+import math
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -205,7 +206,8 @@ class BirdsResult:
         val_accuracy: of the chosen epoch, on the pictures that chose it.
         test_accuracy: on the test pictures.
         best_epoch: the chosen epoch, from 0.
-        cpu_seconds: processor time of the training.
+        cpu_seconds: processor time of the training; of one that was resumed, the part made now says how long all took;
+            NaN where nothing was left to do.
         right: for each test picture whether the answer was right.
         p_called: for each test picture the probability of the answer.
         called: for each test picture the answer.
@@ -263,6 +265,7 @@ def train_birds(
     }
     torch.manual_seed(settings.fit.seed)
     model = build(spec)
+    already = _epochs_done(run_dir) if resume and run_dir is not None else 0
     began = time.process_time()
     result = fit(
         Birds(settings, len(train.classes)),
@@ -275,7 +278,7 @@ def train_birds(
         config=_described(settings, spec, train.classes),
         progress=progress,
     )
-    seconds = time.process_time() - began
+    seconds, made = time.process_time() - began, result.epochs - already
     p = class_probabilities(model, test.images)
     p_called, called = p.max(1)
     right = called == test.labels
@@ -287,7 +290,7 @@ def train_birds(
         val_accuracy=result.metrics["val_accuracy"],
         test_accuracy=float(right.double().mean()),
         best_epoch=result.best_epoch,
-        cpu_seconds=seconds,
+        cpu_seconds=seconds * result.epochs / made if made else math.nan,
         right=right,
         p_called=p_called,
         called=called,
@@ -320,6 +323,11 @@ def load_birds(run_dir: Path) -> tuple[nn.Module, tuple[str, ...]]:
     model = build(spec)
     model.load_state_dict(state["best_weights"])
     return model.eval(), tuple(state["config"]["class_names"])
+
+
+def _epochs_done(run_dir: Path) -> int:
+    path = run_dir / CHECKPOINT
+    return int(read_checkpoint(path)["result"]["epochs"]) if path.is_file() else 0
 
 
 def _described(settings: BirdsSettings, spec: Spec, classes: tuple[str, ...]) -> dict[str, Any]:

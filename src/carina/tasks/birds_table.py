@@ -4,6 +4,7 @@ Must not know the command line.
 """
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -100,7 +101,7 @@ def compare_birds(
             settings = replace(settings, fit=replace(settings.fit, **changes))
             folder = output / variant / f"seed-{seed}"
             _, result = train_birds(train, test, settings, folder, resume=resume, progress=progress)
-            results.append(_with_earlier_time(result, folder / RESULT))
+            results.append(_with_known_time(result, folder / RESULT))
             if best is None or result.val_accuracy > best[0]:
                 best = (result.val_accuracy, result)
         rows.append(row_of(results))
@@ -173,10 +174,10 @@ def _document(rows: Sequence[Row], train: Pictures, test: Pictures, device: str)
     }
 
 
-def _with_earlier_time(result: BirdsResult, path: Path) -> BirdsResult:
-    """A resumed run also took the time of its earlier parts, which its file remembers."""
-    earlier = json.loads(path.read_text())["cpu_seconds"] if path.exists() else 0.0
-    result = replace(result, cpu_seconds=result.cpu_seconds + earlier)
+def _with_known_time(result: BirdsResult, path: Path) -> BirdsResult:
+    """A run that was finished before took the time that its file remembers."""
+    if math.isnan(result.cpu_seconds) and path.exists():
+        result = replace(result, cpu_seconds=json.loads(path.read_text())["cpu_seconds"])
     names = ("variant", "seed", "parameters", "train_accuracy", "val_accuracy", "test_accuracy", "best_epoch")
     told = {name: getattr(result, name) for name in (*names, "cpu_seconds")}
     _write(path, json.dumps(told, indent=2) + "\n")
