@@ -1,4 +1,4 @@
-# The five commands of CONTRIBUTING.md, and what they share. PYTHON may name another interpreter.
+# The commands of CONTRIBUTING.md, and what they share. PYTHON may name another interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 VISION_VENV ?= .vision-venv
@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 VIEWER = src/carina/serve/static
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup viewer demo demo-train test test-vision check fmt weights bench clean
+.PHONY: setup viewer demo demo-train test test-vision check docs fmt weights bench clean
 
 $(BIN)/carina: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,10 @@ check: setup  ## format, lint, types, layers, spelling
 	$(BIN)/lint-imports
 	$(BIN)/codespell src tests docs benchmarks README.md CHANGELOG.md CONTRIBUTING.md
 
+docs: $(BIN)/carina  ## the site into site/, with the guide's code run; a page that fails or warns stops it
+	$(PIP) --constraint constraints.txt --editable '.[docs]'
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 fmt:  ## put the code into the project's form
 	$(BIN)/ruff format src tests benchmarks docs
 	$(BIN)/ruff check --fix src tests benchmarks docs
@@ -62,4 +66,4 @@ bench: setup  ## ratios against the textbook way, in one run
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(VISION_VENV) demo build dist .coverage* $(VIEWER) viewer/node_modules
+	rm -rf $(VENV) $(VISION_VENV) demo build dist site .coverage* $(VIEWER) viewer/node_modules
