@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from carina.models import load_card
+from carina.models.card import load_card
 
 WEIGHTS = Path(str(files("carina") / "weights"))
 CROP_ZYX = load_card(WEIGHTS / "nodule.safetensors").preprocessing.crop_zyx

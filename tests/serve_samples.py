@@ -135,13 +135,18 @@ class Server:
 
     def detector_pid(self) -> int:
         """Process id of the detection process."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        every = [int(p) for t in Path(f"/proc/{self.process.pid}/task").iterdir() for p in _children(t)]
-        spawned = [pid for pid in {*map(int, children), *every} if b"spawn_main" in _command(pid)]
-        assert len(spawned) == 1, spawned
-        return spawned[0]
+        (detector,) = (pid for pid in self._spawned() if os.getpgid(pid) != pid)
+        return detector
 
-    def stop(self, how: int = signal.SIGTERM, seconds: float = 60.0) -> int:
+    def answering_pids(self) -> set[int]:
+        """Process ids of those that answer requests, where there are several."""
+        return {pid for pid in self._spawned() if os.getpgid(pid) == pid}
+
+    def _spawned(self) -> set[int]:
+        children = {int(p) for t in Path(f"/proc/{self.process.pid}/task").iterdir() for p in _children(t)}
+        return {pid for pid in children if b"spawn_main" in _command(pid)}
+
+    def stop(self, how: int = signal.SIGTERM, seconds: float = 180.0) -> int:
         """End the server; its exit code."""
         self.client.close()
         if self.process.poll() is None:

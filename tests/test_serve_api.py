@@ -1,5 +1,6 @@
 """A real server on the loopback address: from an upload to everything that a client may do with its result."""
 
+import contextlib
 import io
 import json
 import os
@@ -289,6 +290,12 @@ def test_a_second_server_on_the_same_folder_is_refused(server, weights):
     assert "belongs to another running server" in second.log.read_text()
 
 
+def test_a_server_on_a_taken_port_is_refused(server, weights, tmp_path):
+    second = Server(tmp_path / "state", weights, "--port", str(server.port))
+    assert second.stop(how=0, seconds=300) == 2
+    assert f"cannot listen on 127.0.0.1, port {server.port}" in second.log.read_text()
+
+
 def test_a_server_without_models_says_so_and_ends(tmp_path):
     server = Server(tmp_path / "state", tmp_path / "nothing")
     assert server.stop(how=0, seconds=300) == 1
@@ -313,6 +320,11 @@ def test_sigterm_finishes_the_running_job_and_the_next_server_does_the_rest(weig
         assert second.client.get("/metrics", headers={"authorization": "Bearer wrong"}).status_code == 401
         second.client.headers["authorization"] = "Bearer correct-horse-battery"
         assert second.client.get(f"/v1/jobs/{jobs[0]}").json()["attempts"] == 1
+        first_two = second.answering_pids()
+        os.kill(min(first_two), signal.SIGKILL)
+        with contextlib.suppress(httpx.TransportError):
+            second.client.get("/healthz")  # may have been that one's connection
+        until(lambda: len(second.answering_pids() - {min(first_two)}) == 2)
         assert [second.wait_ended(job)["state"] for job in jobs] == ["done"] * 3
         answer = second.client.post("/v1/classify", params=RAW, content=HU.tobytes())
         assert len(answer.json()["answers"]) == 2

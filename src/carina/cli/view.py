@@ -1,6 +1,5 @@
 """``carina view``: a finished report in the browser."""
 
-import socket
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ class View:
         """Show it until interrupted."""
         try:
             from carina.serve.routes_pages import VIEWER
-            from carina.serve.run import serve
+            from carina.serve.run import listen, serve
             from carina.serve.shown import find_report, show
         except ModuleNotFoundError as error:
             raise UsageError(f"the viewer needs {error.name}; install carina-ct[serve]") from error
@@ -40,22 +39,13 @@ class View:
             raise UsageError("the viewer is not built; run 'make viewer' in a checkout (it needs Node.js), then again")
         run = find_report(self.report)
         with TemporaryDirectory(prefix="carina-view-") as scratch:
-            settings = Settings(Path(scratch), port=self.port or _free_port(), report=run)
+            settings = Settings(Path(scratch), port=self.port, report=run)
             folder = StateFolder(settings.folder)
             folder.make()
             show(run, self.ct, folder, settings.limits)
-            url = f"http://{settings.host}:{settings.port}/"
-
-            def started() -> None:
+            with listen(settings) as listener:
+                url = f"http://{settings.host}:{listener.getsockname()[1]}/"
                 print(f"{run} is at {url} until you press Ctrl-C.", flush=True)
                 if self.browser:
                     webbrowser.open(url)
-
-            serve(settings, started=started)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+                serve(settings, listener)

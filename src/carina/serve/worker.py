@@ -7,16 +7,14 @@ so it can be killed at any time. It ends by itself when the process that started
 import contextlib
 import gzip
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
-import threading
 import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +23,7 @@ import msgspec
 from carina.errors import CarinaError, InputError
 from carina.serve.folder import RESULTS
 from carina.serve.limits import Limits
+from carina.serve.parent import end_with_parent
 from carina.serve.problems import is_no_space
 from carina.serve.settings import Settings
 
@@ -77,7 +76,7 @@ def main(pipe: Connection, settings: Settings) -> None:
     """Run until the pipe closes or the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     # pydicom's warnings and log quote values of the files, names of patients among them.
     warnings.simplefilter("ignore")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -102,13 +101,6 @@ def main(pipe: Connection, settings: Settings) -> None:
         while True:
             order = msgspec.json.decode(pipe.recv_bytes(), type=Order)
             say(_run(order, detector, settings.limits, lambda stage, done: say(Progress(stage, done))))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _run(order: Order, detector: "Detector", limits: Limits, progress: Callable[[str, float], None]) -> Done | Failed:
