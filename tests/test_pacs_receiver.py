@@ -15,7 +15,8 @@ from pynetdicom.sop_class import ComprehensiveSRStorage, CTImageStorage, Verific
 
 from carina.cli.pacs import Serve, Watch
 from carina.errors import UsageError
-from carina.pacs.queue import NoSpaceError, Origin, Queue, Study
+from carina.pacs.http import PacsError
+from carina.pacs.queue import Entry, NoSpaceError, Origin, Queue, Study
 from carina.pacs.receiver import Receiver
 from carina.pacs.worker import Plan, Worker
 from pacs_samples import PATIENT_ID, free_port, need, series, storescu, study_uid, until
@@ -201,6 +202,46 @@ def test_an_analysis_that_ended_the_program_again_and_again_is_given_up(queue, r
     entry.state, entry.attempts = "analysing", 3
     study.save(entry)
     assert "ended 3 times" in judge(queue).entry().reason
+
+
+def test_a_delivery_that_broke_off_goes_on_with_what_is_left(queue):
+    queue.add("1.2.3", "1.2.3.4", "1.2.3.4.5", b"DICM", Origin("PACS"))
+    study = the_study(queue)
+    (study.folder / "results" / "r").mkdir(parents=True)
+    for name in "abc":
+        (study.result("r") / f"{name}.dcm").touch()
+    study.save(Entry(state="sending", judged=1, result="r"))
+    arrived = []
+
+    def breaks_off(files, sent):
+        arrived.append(files[0].name)
+        sent(files[0])
+        raise PacsError("it went away")
+
+    def works(files, sent):
+        for file in files:
+            arrived.append(file.name)
+            sent(file)
+
+    Worker(queue, Plan(), lambda _: ("PACS", breaks_off)).step()
+    entry = study.entry()
+    assert (entry.state, entry.sent, entry.tries) == ("sending", ["a.dcm"], 1)
+    Worker(queue, Plan(), lambda _: ("PACS", works)).step()
+    assert arrived == ["a.dcm"], "it is not tried again before its time"
+    entry.next_try = 0.0
+    study.save(entry)
+    Worker(queue, Plan(), lambda _: ("PACS", works)).step()
+    assert arrived == ["a.dcm", "b.dcm", "c.dcm"]
+    assert study.entry().state == "done"
+
+
+def test_results_without_an_address_stay_and_the_reason_is_said(queue):
+    queue.add("1.2.3", "1.2.3.4", "1.2.3.4.5", b"DICM", Origin("PACS"))
+    study = the_study(queue)
+    study.save(Entry(state="sending", judged=1, result="r"))
+    Worker(queue, Plan(), lambda _: None).step()
+    assert study.entry().state == "done"
+    assert "no address is known of PACS" in study.entry().reason
 
 
 def test_finished_studies_are_deleted_in_time_and_others_never(queue, receiver, files):

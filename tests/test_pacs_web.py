@@ -1,5 +1,6 @@
 """HTTP and DICOMweb within bounds, against a server that misbehaves."""
 
+import base64
 import contextlib
 import threading
 import time
@@ -20,9 +21,13 @@ from pacs_samples import series
 
 
 @contextlib.contextmanager
-def answering(body: bytes, *, status=200, forever=False, slow_s=0.0, kind="application/json") -> Iterator[str]:
+def answering(
+    body: bytes, *, status=200, forever=False, slow_s=0.0, kind="application/json", seen: list | None = None
+) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            if seen is not None:
+                seen.append(self.headers["Authorization"])
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.end_headers()
@@ -102,6 +107,14 @@ def test_a_refusal_tells_its_status():
 def test_a_server_that_is_not_there_is_said_so():
     with Http("http://127.0.0.1:9", timeout_s=2) as http, pytest.raises(PacsError, match=r"http://127\.0\.0\.1:9"):
         http.get("a")
+
+
+def test_user_and_password_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("CARINA_PACS_AUTH", "me:se:cret")
+    seen = []
+    with answering(b"{}", seen=seen) as url, Http(url) as http:
+        http.get("a")
+    assert seen == [f"Basic {base64.b64encode(b'me:se:cret').decode()}"]
 
 
 def test_a_password_in_the_address_is_refused():
