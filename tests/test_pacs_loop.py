@@ -137,7 +137,7 @@ def test_a_receiver_killed_in_mid_series_and_in_mid_analysis_handles_the_study_o
     files = series(tmp_path / "ct", 2)
     port = free_port()
     arguments = ["serve", "--port", str(port), "--quiet-s", "1", "--patience-s", "60", "--format", "seg,sr"]
-    arguments += ["--weights", str(weights), "--node", f"STORESCU@127.0.0.1:{orthanc.port}"]
+    arguments += ["--weights", str(weights), "--to", f"ORTHANC@127.0.0.1:{orthanc.port}"]
     with running_pacs(tmp_path / "q", *arguments) as pacs:
         sender = AE("STORESCU")
         sender.add_requested_context(CTImageStorage)
