@@ -232,6 +232,13 @@ def test_too_few_slices(tmp_path):
         read_ct(tmp_path / "a")
 
 
+def test_a_series_that_is_refused_beside_a_good_one_is_named_with_the_reason(tmp_path):
+    small_series(tmp_path / "good", shape=(16, 8, 8), uid="1.2.3.1")
+    small_series(tmp_path / "short", shape=(3, 8, 8), uid="1.2.3.2")
+    (warning,) = read_ct(tmp_path).source.warnings
+    assert warning.startswith("series 1.2.3.2 was refused: only 3 slices")
+
+
 def test_thinner_series_is_chosen_and_the_reason_said(tmp_path):
     small_series(tmp_path / "thick", spacing=(5.0, 1.0, 1.0), shape=(16, 8, 8), uid="1.2.3.1")
     small_series(tmp_path / "thin", spacing=(1.0, 1.0, 1.0), shape=(20, 8, 8), uid="1.2.3.2")

@@ -7,8 +7,8 @@ import pytest
 from carina.cli.serve import Serve
 from carina.errors import UsageError
 from carina.serve.problems import ProblemError
-from carina.serve.reviews import parse_review
-from carina.serve.security import check
+from carina.serve.reviews import keep_review, parse_review
+from carina.serve.security import check, check_shown_only
 from carina.serve.settings import Settings
 
 TOKEN = "correct-horse-battery"
@@ -111,6 +111,34 @@ def test_a_server_listens_on_the_loopback_address_unless_told():
 def test_a_review_that_does_not_fit_its_report_is_refused(body):
     with pytest.raises(ProblemError):
         parse_review(body, findings=2, comment_chars=100)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/studies"),
+        ("POST", "/v1/jobs/1/cancel"),
+        ("POST", "/v1/classify"),
+        ("DELETE", "/v1/jobs/1"),
+        ("PUT", "/v1/jobs/1"),
+    ],
+)
+def test_a_server_that_shows_a_report_refuses_what_would_change_more(method, path):
+    with pytest.raises(ProblemError, match="shows one finished report") as problem:
+        check_shown_only(method, path)
+    assert problem.value.status == 403
+
+
+def test_a_server_that_shows_a_report_takes_its_review():
+    check_shown_only("GET", "/v1/jobs")
+    check_shown_only("PUT", "/v1/jobs/1/review")
+
+
+def test_a_review_is_kept_beside_its_report_or_the_failure_said(tmp_path):
+    keep_review(b'{"comment":"a"}', tmp_path)
+    assert (tmp_path / "review.json").read_bytes() == b'{\n  "comment": "a"\n}\n'
+    with pytest.raises(ProblemError, match="the report's folder cannot be written"):
+        keep_review(b"{}", tmp_path / "gone")
 
 
 def test_a_review_says_when_it_was_stored():

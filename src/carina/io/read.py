@@ -83,6 +83,7 @@ def _read_dicom(where: str, found: _Found, series_uid: str | None) -> Volume:
         )
     best, reason = choose([one.info for one in usable])
     warnings = [f"series {best.series_uid} was chosen: {reason}"] if len(usable) > 1 else []
+    warnings += [f"series {one.info.series_uid} was refused: {one.info.verdict}" for one in series if one.stack is None]
     if nameless := [one.info.path for one in series if one.info.series_uid is None]:
         warnings.append(f"DICOM files without a series UID were left out: {_some(nameless)}")
     if found.images:
