@@ -101,9 +101,9 @@ def test_an_uploaded_folder_is_analysed_and_shown(browser, server, samples):
         assert page.inner_text("#notice") == NOTICE
         job_id = page.evaluate("location.hash.slice(1)")
         report = server.client.get(f"/v1/jobs/{job_id}/report").json()
-        rows = page.locator("#findings button").all_inner_texts()
+        rows = [row.locator(".value").all_inner_texts() for row in page.locator("#findings button").all()]
     for row, finding in zip(rows, by_probability(report), strict=True):
-        number, nodule, diameter, malignant, cut, *_ = row.split("\n")
+        number, nodule, diameter, malignant, cut = row
         assert int(number) == finding["id"]
         assert nodule == f"{100 * finding['p_nodule']:.0f} %"
         assert diameter == f"{finding['diameter_mm']:.1f} mm"

@@ -107,20 +107,28 @@ export class Panel {
 
   private row(finding: Finding): HTMLLIElement {
     const verdict = this.reviewer!.of(finding.id).verdict
-    const number = make('span', { className: 'number' }, String(finding.id))
+    // What the heads above say to the eye, each cell says to the ear.
+    const cell = (name: string, value: string) =>
+      make('span', {}, make('span', { className: 'unseen' }, `${name} `), make('span', { className: 'value' }, value))
+    const number = cell('Finding', String(finding.id))
+    number.className = 'number'
     number.style.backgroundColor = css(finding.id)
     const button = make(
       'button',
       { type: 'button', className: verdict },
       number,
-      make('span', {}, percent(finding.p_nodule)),
-      make('span', {}, `${finding.diameter_mm.toFixed(1)} mm`),
-      make('span', {}, percent(finding.p_malignant)),
-      make('span', {}, String(finding.slice_index + 1)),
-      make('span', { className: 'sign' }, SIGNS[verdict]),
+      cell(', nodule', percent(finding.p_nodule)),
+      cell(', diameter', `${finding.diameter_mm.toFixed(1)} mm`),
+      cell(', malignancy', percent(finding.p_malignant)),
+      cell(', slice', String(finding.slice_index + 1)),
+      make(
+        'span',
+        { className: 'sign' },
+        make('span', { className: 'unseen' }, `, ${verdict}`),
+        make('span', { ariaHidden: 'true' }, SIGNS[verdict]),
+      ),
     )
     button.dataset.finding = String(finding.id)
-    button.setAttribute('aria-label', `${describe(finding, this.report!)}, ${verdict}`)
     if (finding === this.selected) button.setAttribute('aria-current', 'true')
     button.addEventListener('click', () => this.select(finding))
     return make('li', {}, button)
