@@ -1,5 +1,7 @@
 """M30: grouping a probability map into candidates, against the plain way and by its laws."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -110,3 +112,21 @@ def test_nothing_outside_the_lungs_is_a_candidate():
     inside[:, 8:] = False
     (candidate,), _ = group(p, inside, GEOMETRY, threshold=0.5, min_volume_mm3=0)
     assert candidate.center_zyx == pytest.approx((4, 5, 5), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_whole_scan_is_grouped_far_faster_than_over_whole_volumes():
+    """On an idle machine the ratio is over 200 (docs/concepts/performance.md)."""
+    from benchmarks import textbook
+
+    p = np.zeros((40, 512, 512), np.float32)
+    for center in np.random.default_rng(0).integers((2, 100, 100), (38, 400, 400), (20, 3)):
+        p[tuple(slice(c - 2, c + 3) for c in center)] = 0.9
+    inside, geometry = np.ones(p.shape, bool), Geometry.from_axes(p.shape)
+    begin = time.process_time()
+    centers = textbook.group(p, inside, 0.5, 1)
+    middle = time.process_time()
+    found, _ = group(p, inside, geometry, threshold=0.5, min_volume_mm3=1.0)
+    end = time.process_time()
+    np.testing.assert_allclose(np.sort([c.center_zyx for c in found], 0), np.sort(centers, 0), atol=1e-4)
+    assert middle - begin > 30 * (end - middle)
