@@ -100,7 +100,7 @@ class Export:
 def table(entries: "dict[str, NetworkEntry]") -> list[str]:
     """The comparison as a Markdown table."""
     lines = [
-        "| network | format | runtime | max. difference of probability | ms a call | PyTorch ms | size kB |",
+        "| network | format | runtime | max. difference of probability | processor ms a call | PyTorch ms | size kB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, entry in entries.items():

@@ -35,7 +35,7 @@ class Parity:
         float32_probability: the same difference of PyTorch's own float32 answer, for scale.
         shapes: the inputs' shapes.
         kinds: what the inputs were, in words.
-        milliseconds: median time of a call with the last input.
+        milliseconds: median processor time of a call with the last input.
         torch_milliseconds: the same for PyTorch.
     """
 
@@ -103,12 +103,12 @@ def measure(subject: Subject, run: Runner, batches: dict[str, Batches], *, toler
 
 
 def milliseconds(run: Runner, batch: np.ndarray, repeats: int = 5) -> float:
-    """Median time of a call."""
+    """Median processor time of a call, over all threads; it means more than wall time where other programs run."""
     times = []
     for _ in range(repeats):
-        begin = time.perf_counter()
+        begin = time.process_time()
         run(batch)
-        times.append(1000 * (time.perf_counter() - begin))
+        times.append(1000 * (time.process_time() - begin))
     return statistics.median(times)
 
 
