@@ -59,11 +59,12 @@ def main() -> None:
     arguments = parser.parse_args()
     out, size = arguments.output, SIZES[arguments.size]
     out.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
+    # How long everything takes is known only where nothing was there.
+    start = None if any(out.iterdir()) else time.monotonic()
     make_data(out, size, arguments.jobs)
     train(out, Path(__file__).with_name(f"{arguments.size}.toml"))
     scores = {name: score(out, name) for name in (next(iter(VARIANTS)), "neither")}
-    minutes = (time.monotonic() - start) / 60
+    minutes = None if start is None else (time.monotonic() - start) / 60
     text = report(out, scores, minutes, arguments.size, size)
     (out / "table.md").write_text(text)
     before, _, rest = arguments.page.read_text().partition(BEGIN)
@@ -134,14 +135,15 @@ def score(out: Path, variant: str) -> dict[str, object]:
     return dict(json.loads((scored / "summary.json").read_text())["result"])
 
 
-def report(out: Path, scores: dict[str, dict[str, object]], minutes: float, name: str, size: Size) -> str:
+def report(out: Path, scores: dict[str, dict[str, object]], minutes: float | None, name: str, size: Size) -> str:
     """The tables of the page."""
     compared = json.loads((out / "compared" / "summary.json").read_text())["result"]
     standings = {s["name"]: s for s in compared["standings"]}
     gaps = {g["other"]: g for g in compared["gaps"]}
     made = f"{size.scans} phantoms to learn from, {size.test_scans} to test with, {size.nodules} nodules in each"
     header = ("nodule network", "AUC, held-out candidates", "the best run's gain", "FROC average, test scans")
-    lines = [f"`--size {name}`: {made}; {minutes:.0f} minutes in all. In brackets 95 % intervals.", ""]
+    taken = "" if minutes is None else f"; {minutes:.0f} minutes in all"
+    lines = [f"`--size {name}`: {made}{taken}. In brackets 95 % intervals.", ""]
     lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for variant in VARIANTS:
         run = folder_of(out, variant).name
