@@ -10,7 +10,7 @@ import torch
 HERE = Path(__file__).parent
 
 
-def on_startup(**_: object) -> None:
+def on_config(*_: object, **__: object) -> None:
     """Let code in pages import from here, draw without a screen, and use one core."""
     sys.path.insert(0, str(HERE))
     mpl.use("svg")
