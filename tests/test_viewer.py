@@ -123,14 +123,22 @@ def test_a_click_on_a_finding_moves_the_crosshair_there(page, report):
 def test_the_markers_are_where_the_nodule_is(page, report):
     first = by_probability(report)[0]
     page.click(f"[data-finding='{first['id']}']")
+    check_markers(page, first)
+    page.keyboard.press("z")
+    check_markers(page, first)
+    page.keyboard.press("z")
+
+
+def check_markers(page, finding: dict) -> None:
     rings = page.locator("#overlay .selected circle")
     assert rings.count() == 3
     places = [(float(ring.get_attribute("cx")), float(ring.get_attribute("cy"))) for ring in rings.all()]
+    radius = max(float(ring.get_attribute("r")) for ring in rings.all())
     for x, y in places:
-        page.locator("#canvas").click(position={"x": x + 40, "y": y})
+        page.locator("#canvas").click(position={"x": x + 2 * radius, "y": y})
         assert abs(hu(page) - 60) > 60
         page.locator("#canvas").click(position={"x": x, "y": y})
-        assert np.linalg.norm(np.subtract(crosshair(page), first["center_lps"])) < 1.5
+        assert np.linalg.norm(np.subtract(crosshair(page), finding["center_lps"])) < 1.5
 
 
 def test_the_slider_hides_findings_at_once(page, report):

@@ -6,5 +6,6 @@ export default defineConfig({
     outDir: '../src/carina/serve/static',
     emptyOutDir: true,
     chunkSizeWarningLimit: 4000,
+    license: { fileName: 'licenses.md' }, // of what is bundled; it travels with it
   },
 })

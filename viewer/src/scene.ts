@@ -166,10 +166,10 @@ export class Scene {
   goTo(lps: Mm): void {
     if (!this.nv.volumes.length) return
     this.nv.scene.crosshairPos = this.nv.mm2frac(flip(lps))
-    const back = this.nv.scene.crosshairPos[1]! - 0.5
+    const front = this.nv.scene.crosshairPos[1]! - 0.5
     // The front of the chest is cut away down to the crosshair, or the body's surface would hide everything.
     this.once(() => {
-      this.nv.setClipPlane([-back, 180, 0])
+      this.nv.setClipPlane([front, 180, 0])
       if (this.zoomed) this.zoom(true)
     })
     this.tellPlace()
@@ -216,14 +216,14 @@ export class Scene {
 
   /** The planes larger, with the crosshair in the middle. */
   zoom(wanted: boolean): void {
-    const ct = this.nv.volumes[0]
-    if (!wanted || !ct) {
+    this.nv.opts.crosshairWidth = wanted ? 1 / ZOOM : 1
+    if (!wanted) {
       this.nv.setPan2Dxyzmm([0, 0, 0, 1])
       return
     }
     const here = this.nv.frac2mm(this.nv.scene.crosshairPos)
     const middle = this.nv.frac2mm([0.5, 0.5, 0.5])
-    const pan = [0, 1, 2].map((axis) => middle[axis]! - here[axis]!)
+    const pan = [0, 1, 2].map((axis) => middle[axis]! - ZOOM * here[axis]!)
     this.nv.setPan2Dxyzmm([pan[0]!, pan[1]!, pan[2]!, ZOOM])
   }
 
