@@ -271,15 +271,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         result = asyncio.run(measure(options, Path(name)))
     print(f"{result['machine']}; torch {result['torch']}; load average {result['load_average']}\n")
-    print(
-        "| server | clients | requests/s | p50 ms | p99 ms | processor ms | answered | 503 | errors |\n"
-        "|---|---|---|---|---|---|---|---|---|"
-    )
-    for row in result["table"]:
-        times = " | ".join(f"{row[key]:.1f}" for key in ("per_second", "p50_ms", "p99_ms", "processor_ms"))
-        counts = " | ".join(str(row[key]) for key in ("answered", "refused", "errors"))
-        print(f"| {row['server']} | {row['clients']} | {times} | {counts} |")
-    print()
+    if result["table"]:
+        print(
+            "| server | clients | requests/s | p50 ms | p99 ms | processor ms | answered | 503 | errors |\n"
+            "|---|---|---|---|---|---|---|---|---|"
+        )
+        for row in result["table"]:
+            times = " | ".join(f"{row[key]:.1f}" for key in ("per_second", "p50_ms", "p99_ms", "processor_ms"))
+            counts = " | ".join(str(row[key]) for key in ("answered", "refused", "errors"))
+            print(f"| {row['server']} | {row['clients']} | {times} | {counts} |")
+        print()
     held = claims(result)
     for claim, (value, holds) in held.items():
         print(f"{'holds' if holds else 'FAILS':5s}  {value:9.2f}  {claim}")
