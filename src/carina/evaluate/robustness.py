@@ -110,7 +110,7 @@ def robustness(
             Row(
                 change=name,
                 found=len(found),
-                found_from_6mm=sum(diameters[nodule] >= 6 for nodule in found),
+                found_from_6mm=sum(bool(diameters[nodule] >= 6) for nodule in found),
                 stayed=len(found & before),
                 false=len(findings) - len({finding for _, finding in hits}),
                 known_rank=0 if on_known is None else on_known + 1,
