@@ -104,7 +104,11 @@ def present_operating_point(point: OperatingPoint, measured_on: str) -> Summary:
     )
     return Summary(
         title=f"Operating point on {measured_on}",
-        notes=(*found.notes, "Reliability is out of fold, folds being made of whole scans."),
+        notes=(
+            *found.notes,
+            "Reliability is out of fold, folds being made of whole scans.",
+            "Thresholds do not count false findings on look-alikes that the cohort lists.",
+        ),
         tables=(
             *found.tables,
             Table("What each stage adds", ("score", "average sensitivity", "AUC of candidates"), stages),
