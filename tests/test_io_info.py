@@ -50,6 +50,15 @@ def test_nothing_readable_is_exit_code_1(tmp_path, capsys):
     assert "refused: only 3 slices" in said.out
 
 
+def test_of_two_patients_none_is_chosen_and_the_table_says_why(tmp_path, capsys):
+    small_series(tmp_path / "a", uid="1.2.3.1")
+    edit_all(small_series(tmp_path / "b", uid="1.2.3.2"), PatientID="another")
+    code, said = run(capsys, tmp_path)
+    assert code == 0
+    assert not any(line.startswith("* ") and "1.2.3" in line for line in said.out.splitlines())
+    assert "several patients" in said.out
+
+
 def test_no_files_is_one_line_on_standard_error(tmp_path, capsys):
     code, said = run(capsys, tmp_path)
     assert (code, said.out) == (1, "")

@@ -57,4 +57,6 @@ def _lines(infos: "list[SeriesInfo]") -> list[str]:
         if verdict:
             lines.append(f"{' ' * (widths[0] + 2)}{verdict}")
     lines.append("* read by default   + can be read   - refused")
+    if any(info.usable for info in infos) and not any(info.chosen for info in infos):
+        lines.append("none is read by default (several patients, or several images): name one")
     return lines
