@@ -2,7 +2,9 @@
 
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import torch
@@ -18,3 +20,9 @@ def on_config(*_: object, **__: object) -> None:
     torch.set_num_threads(1)
     # A page that warns is mended, not published.
     warnings.filterwarnings("error", module=r"_code_block_|carina\.")
+
+
+def on_post_build(config: Mapping[str, Any], **_: object) -> None:
+    """Empty the two files of markdown-exec that load from another host; they are for code run in the browser."""
+    for name in ("_markdown_exec_pyodide.css", "_markdown_exec_pyodide.js"):
+        (Path(config["site_dir"]) / "assets" / name).write_text("")
