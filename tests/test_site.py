@@ -23,9 +23,11 @@ sys.path.insert(0, str(ROOT / "docs" / "executed"))
 built = pytest.mark.skipif(not (SITE / "index.html").exists(), reason="make docs has not built the site")
 
 BUILD = """
+import logging
 import sys
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
+logging.basicConfig(level=logging.WARNING)
 build(load_config(sys.argv[1], docs_dir=sys.argv[2], site_dir=sys.argv[3]))
 """
 
