@@ -414,6 +414,25 @@ def test_nodule_outside_of_the_lung_box_is_left_out_with_a_warning(cohort):
     assert any("lies outside of the box" in w for w in truth.warnings)
 
 
+def test_a_nodule_between_the_points_of_the_grid_keeps_a_voxel(cohort, tmp_path):
+    (case, *_), _ = find_cases([cohort])
+    volume = Volume(chest(UIDS[0])[0], GRID)
+    prepared = prepare_scan(volume, Preprocessing(spacing_zyx_mm=(6.0, 6.0, 6.0)))
+    places = [(44 + k, 38 + 2 * k, 30 + 3 * k) for k in range(4)]
+    mask = np.zeros(GRID.shape_zyx, np.uint8)
+    for label, place in enumerate(places, 1):
+        mask[place] = label
+    write_image(mask, GRID, tmp_path / "tiny.mha")
+    rows = tuple(
+        Annotation(UIDS[0], tuple(GRID.to_lps(np.array(place, float)).tolist()), 2.7, None, "solid", label)
+        for label, place in enumerate(places, 1)
+    )
+    truth = draw_truth(replace(case, mask=tmp_path / "tiny.mha", nodules=rows), prepared, GRID)
+    for nodule, row in zip(truth.nodules, rows, strict=True):
+        (voxel,) = np.argwhere(truth.label == nodule.label)
+        assert np.abs(prepared.geometry.to_lps(voxel) - row.center_lps).max() <= 3.01
+
+
 def test_label_in_no_annotation_is_ignored_with_a_warning(cohort):
     (case, *_), _ = find_cases([cohort])
     prepared = prepare_scan(Volume(chest(UIDS[0])[0], GRID), SETTINGS)

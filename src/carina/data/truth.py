@@ -145,6 +145,7 @@ def _moved(
 
     It is interpolated and as many voxels are taken as keep its volume, the fullest first and of equally full ones
     those nearest to the centre. Cut at one half instead, a nodule of 4 mm on slices of 3 mm would lose half of itself.
+    What is so small that it lies between the points of the analysis grid becomes the voxel nearest to it.
     """
     padded, around = np.pad(mask, 1), source.crop((-1, -1, -1), tuple(n + 2 for n in mask.shape))
     corners = target.to_zyx(around.bounds_lps())
@@ -152,6 +153,9 @@ def _moved(
     shape = (int(high[0] - low[0]), int(high[1] - low[1]), int(high[2] - low[2]))
     planes = sample_planes(padded.view(np.uint8), around, target.crop(low, shape), 0)
     share = np.stack(list(planes))
+    if not share.any():
+        center_zyx = target.to_zyx(source.to_lps(np.argwhere(mask).mean(axis=0)))
+        share[tuple(np.rint(center_zyx - low).astype(int))] = 1
     voxels = max(round(mask.sum() * source.voxel_volume_mm3 / target.voxel_volume_mm3), 1)
     places = np.argwhere(share > 0)
     fullness = share[share > 0].astype(np.float64)
