@@ -133,7 +133,7 @@ def test_the_reference_of_the_command_line_lists_what_the_program_takes(
     pytest.importorskip("griffe", reason="pip install 'carina-ct[docs]'")
     from cli_reference import reference
 
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "100")  # wider, and boxes stand side by side
     sections = re.split(r"^#+ carina (.*)\n", reference(), flags=re.MULTILINE)[1:]
     for command, text in zip(sections[::2], sections[1::2], strict=True):
         rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
