@@ -1,6 +1,8 @@
 """``carina info``: the table, the JSON and the exit codes."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -57,6 +59,15 @@ def test_of_two_patients_none_is_chosen_and_the_table_says_why(tmp_path, capsys)
     assert code == 0
     assert not any(line.startswith("* ") and "1.2.3" in line for line in said.out.splitlines())
     assert "several patients" in said.out
+
+
+def test_a_reader_that_has_seen_enough_is_no_error_worth_a_word(tmp_path):
+    small_series(tmp_path)
+    command = [sys.executable, "-m", "carina", "info", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_no_files_is_one_line_on_standard_error(tmp_path, capsys):

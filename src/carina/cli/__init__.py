@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 bad input or data, 2 usage.
 """
 
 import logging
+import os
 import sys
 from importlib import import_module
 from typing import Annotated, Any, Protocol, Union, runtime_checkable
@@ -90,9 +91,13 @@ def main(arguments: list[str] | None = None) -> None:
     command = parse(arguments)
     try:
         code = command.run()
+        sys.stdout.flush()
     except CarinaError as error:
         print(f"carina: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+    except BrokenPipeError:  # whoever read our output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except OSError as error:  # a folder that may not be written, a full disk: no fault of the program
         print(f"carina: {error}", file=sys.stderr)
         raise SystemExit(1) from None
