@@ -34,20 +34,22 @@ class Size:
 
     Attributes:
         scans: phantoms to learn from.
-        test_scans: phantoms to test with, of another seed.
+        tune_scans: phantoms on which both stages are joined and calibrated, of another seed.
+        test_scans: phantoms to test with, of a third.
         nodules: nodules in each.
         voxels: options of their resolution.
     """
 
     scans: int
+    tune_scans: int
     test_scans: int
     nodules: int
     voxels: tuple[str, ...]
 
 
 SIZES = {
-    "small": Size(20, 6, 6, ("--slice-mm", "2.5", "--pixel-mm", "1.0")),
-    "tiny": Size(6, 2, 6, ("--slice-mm", "5.0", "--pixel-mm", "3.0")),
+    "small": Size(20, 6, 8, 6, ("--slice-mm", "2.5", "--pixel-mm", "1.0")),
+    "tiny": Size(6, 2, 2, 6, ("--slice-mm", "5.0", "--pixel-mm", "3.0")),
 }
 
 
@@ -64,7 +66,7 @@ def main() -> None:
     start = None if any(out.iterdir()) else time.monotonic()
     make_data(out, size, arguments.jobs)
     train(out, Path(__file__).with_name(f"{arguments.size}.toml"))
-    found = score(out, next(iter(VARIANTS)))
+    found = score(out, next(iter(VARIANTS)), size)
     minutes = None if start is None else (time.monotonic() - start) / 60
     text = report(out, found, minutes, arguments.size, size)
     (out / "table.md").write_text(text)
@@ -82,8 +84,8 @@ def carina(*words: str | Path, done: Path) -> None:
 
 
 def make_data(out: Path, size: Size, jobs: int) -> None:
-    """Two cohorts of phantoms, one of them prepared for training."""
-    for name, scans, seed in (("train", size.scans, 1), ("test", size.test_scans, 2)):
+    """Three cohorts of phantoms, one of them prepared for training."""
+    for name, scans, seed in (("train", size.scans, 1), ("test", size.test_scans, 2), ("tune", size.tune_scans, 3)):
         words = ["--scans", scans, "--seed", seed, "--nodules", size.nodules, "--jobs", jobs, "--malignancy-rule"]
         table = out / name / "annotations_with_malignancy.csv"
         carina("phantom", "-o", out / name, *map(str, words), *size.voxels, done=table)
@@ -115,18 +117,30 @@ def folder_of(out: Path, variant: str) -> Path:
     return out / f"nodule-{variant.replace(', ', '-').replace(' ', '-')}"
 
 
-def score(out: Path, variant: str) -> dict[str, Any]:
-    """Put a variant's weights together, detect in the test cohort, and evaluate."""
+def scans_of(cohort: Path) -> list[Path]:
+    """In a fixed order."""
+    return sorted(cohort.glob("subset*/*.mhd"))
+
+
+def score(out: Path, variant: str, size: Size) -> dict[str, Any]:
+    """Put a variant's weights together, calibrate them on one cohort, detect in another, and evaluate."""
     run = folder_of(out, variant)
     weights, found, scored = run / "weights", run / "found", run / "froc"
     weights.mkdir(exist_ok=True)
     for task, folder in {"segmentation": out / "segmentation", "nodule": run, "malignancy": out / "malignancy"}.items():
         for end in (".safetensors", ".json"):
-            shutil.copyfile(folder / f"model{end}", weights / f"{task}{end}")
-    scans = sorted((out / "test").glob("subset*/*.mhd"))
+            # Calibration rewrites a card: what was copied once stays.
+            if not (weights / f"{task}{end}").exists():
+                shutil.copyfile(folder / f"model{end}", weights / f"{task}{end}")
+    options = ("--weights", weights, "--threshold", "0", "--format", "json,csv", "--resume", "--quiet")
+    tuned = run / "operating-point"
+    carina("detect", "-i", *scans_of(out / "tune"), "-o", run / "tune", *options, done=tuned)
+    said = f"{size.tune_scans} phantoms of another seed"
+    cohort = ("--cohorts", out / "tune", "--weights", weights, "--measured-on", said)
+    carina("tune", "calibrate", run / "tune", *cohort, "-o", tuned, done=tuned / "summary.json")
+    scans = scans_of(out / "test")
     (out / "series.txt").write_text("".join(f"{scan.stem}\n" for scan in scans))
-    options = ("-o", found, "--weights", weights, "--threshold", "0", "--format", "json,csv", "--resume", "--quiet")
-    carina("detect", "-i", *scans, *options, done=scored)
+    carina("detect", "-i", *scans, "-o", found, *options, done=scored)
     truth = ("--annotations", out / "test" / "annotations.csv", "--series", out / "series.txt")
     carina("evaluate", "froc", found, *truth, "-o", scored, done=scored / "summary.json")
     outcomes = out / "test" / "annotations_with_malignancy.csv"
@@ -141,10 +155,10 @@ def report(out: Path, found: dict[str, Any], minutes: float | None, name: str, s
     compared = json.loads((out / "compared" / "summary.json").read_text())["result"]
     standings = {s["name"]: s for s in compared["standings"]}
     gaps = {g["other"]: g for g in compared["gaps"]}
-    made = f"{size.scans} phantoms to learn from, {size.test_scans} to test with, {size.nodules} nodules in each"
+    made = f"{size.scans} phantoms to learn from, {size.tune_scans} to calibrate with, {size.test_scans} to test with"
     header = ("nodule network", "AUC, held-out candidates", "the best run's gain")
     taken = "" if minutes is None else f"; {minutes:.0f} minutes in all"
-    lines = [f"`--size {name}`: {made}{taken}. In brackets 95 % intervals.", ""]
+    lines = [f"`--size {name}`: {made}, {size.nodules} nodules in each{taken}. In brackets 95 % intervals.", ""]
     lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for variant in VARIANTS:
         run = folder_of(out, variant).name
@@ -159,10 +173,11 @@ def report(out: Path, found: dict[str, Any], minutes: float | None, name: str, s
         "segmentation, share of nodules touched": marking.get("val_touched"),
         "malignancy by the made-up rule, AUC": rating.get("val_auc"),
         "the same from the diameter alone, AUC": rating.get("auc_of_diameter"),
-        "all three together on the test scans, FROC average": found["average"],
     }
     lines += ["", "| other tasks | |", "|---|---|"]
     lines += [f"| {what} | {'none' if value is None else f'{value:.3f}'} |" for what, value in shown.items()]
+    average = f"{found['average']:.3f} ({_range(found['average_interval'])})"
+    lines += [f"| all three together on the test scans, FROC average | {average} |"]
     whole = json.loads((folder_of(out, next(iter(VARIANTS))) / "pipeline" / "summary.json").read_text())
     table = whole["result"]["score"]["table"]
     lines += ["", f"| all three networks, test scans | {' | '.join(table['said'])} |", "|---" * 5 + "|"]

@@ -117,6 +117,15 @@ def test_apply_does_not_touch_its_input():
     assert torch.equal(crops, before)
 
 
+def test_mixed_precision_leaves_the_crops_in_full_precision():
+    crops = smooth_crops(4)
+    p = draw(torch.Generator().manual_seed(9), 4, AugmentSettings(chance=1))
+    plain, _ = apply(crops, None, p, spacing_zyx_mm=SPACING)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, _ = apply(crops, None, p, spacing_zyx_mm=SPACING)
+    assert torch.equal(plain, mixed)
+
+
 def test_a_crop_does_not_depend_on_the_rest_of_its_batch():
     crops = smooth_crops(4)
     p = draw(torch.Generator().manual_seed(2), 4, AugmentSettings())

@@ -16,6 +16,7 @@ from carina.errors import TrainingError, UsageError
 from carina.learn import Batches, FitResult, FitSettings, fit
 from carina.learn.checkpoint import read_checkpoint
 from carina.learn.metrics import LossOnly
+from carina.learn.optimise import resolved_precision
 from carina.learn.schedule import learning_rate_factor
 
 Pair = tuple[Tensor, Tensor]
@@ -320,6 +321,18 @@ def test_mixed_precision_ends_close_to_full_precision(precision: str) -> None:
         settings = replace(SETTINGS, epochs=10, precision=chosen)
         losses.append(fit(Regression(), model, Batches(8, make), settings=settings).best)
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+@pytest.mark.parametrize(("able", "meant"), [({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "fp32")])
+def test_precision_auto_follows_the_processor(
+    able: dict[str, bool], meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert resolved_precision(torch.device("cpu"), "auto") == meant
+    pair = (torch.ones(2, 3), torch.ones(2, 1))
+    settings = replace(SETTINGS, epochs=1, precision="auto")
+    fit(Regression(), network().float(), Batches(1, lambda e, i: pair), settings=settings, run_dir=tmp_path)
+    assert f'"precision": "{meant}"' in (tmp_path / "log.jsonl").read_text()
 
 
 def test_training_stops_after_epochs_without_a_better_monitor() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from carina.data.blend import IGNORE, Canvas, Tissue
+from carina.data import distractors
 from carina.data.distractors import add_distractors
 from carina.data.insert import Inserted, draw_diameter, insert_nodule, insert_nodules
 from carina.data.shapes import load_shapes
@@ -190,6 +191,29 @@ def test_distractors_label_nothing_and_their_marks_show():
     for mark in marks:
         z, y, x = np.rint(mark).astype(int)
         assert changed[z - 1 : z + 2, y - 1 : y + 2, x - 1 : x + 2].max() > 60
+
+
+def test_an_infiltrate_is_larger_than_nodules_and_hazy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(distractors, "KINDS", {"infiltrate": 1.0})
+    monkeypatch.setattr(distractors, "LEAST_INSIDE", 0.0)  # the block of lung is hardly larger
+    target = canvas()
+    assert len(add_distractors(target, 6, np.random.default_rng(4)))
+    changed = target.hu.astype(int) - chest()[0].hu > 60
+    assert changed.sum() * target.geometry.voxel_volume_mm3 > 4 / 3 * np.pi * 10**3
+    assert not target.label.any()
+    assert np.median(target.hu[changed]) < 0
+
+
+def test_what_the_lung_cuts_off_is_not_drawn(monkeypatch: pytest.MonkeyPatch):
+    """A stump of a vessel at the pleura cannot be told from a nodule: as a negative it would teach the wrong thing."""
+    volume, lung = chest()
+    corner = np.zeros_like(lung)
+    corner[20:24, 50:60, 50:60] = True  # 8 mm to each side
+    volume = Volume(np.where(corner, volume.hu, 30).astype(np.int16), volume.geometry)
+    target = Canvas(volume, corner, None, np.random.default_rng(0))
+    monkeypatch.setattr(distractors, "KINDS", {"tube": 1.0})
+    assert not len(add_distractors(target, 20, np.random.default_rng(1)))
+    np.testing.assert_array_equal(target.hu, volume.hu)
 
 
 def test_distractors_leave_labelled_places_alone():

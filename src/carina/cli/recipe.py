@@ -36,6 +36,8 @@ class Recipe:
     """Folders of your own annotated scans, as for `carina prepare`; they train beside the synthetic ones."""
     malignancy: bool = False
     """Fine-tune the nodule network to the made-up rule of malignancy, to show how it is done."""
+    name: str = ""
+    """Of the weights, in cards and reports: NAME-segmentation and so on."""
     licence: tuple[str, ...] = ("phantom=made by Carina",)
     """ORIGIN=LICENCE of the scans, for the cards."""
     device: str = "auto"
@@ -73,7 +75,7 @@ class Recipe:
         chosen = preset.cohort
         for folder, shapes, scans, phantoms in (
             (train, "train", chosen.per_background * len(self.backgrounds), chosen.phantoms),
-            (held_out, "test", 0, chosen.held_out_phantoms),
+            (held_out, "test", chosen.held_out_per_background * len(self.backgrounds), chosen.held_out_phantoms),
         ):
             if folder.is_dir():
                 continue
@@ -137,6 +139,7 @@ class Recipe:
             "--resume",
         ]
         words += ["--licence", *self.licence] if self.licence else []
+        words += ["--name", f"{self.name}-{task}"] if self.name else []
         words += ["--quiet"] if self.quiet else []
         tyro.cli(commands[task], args=[*map(str, words), *more]).run()
 
@@ -170,11 +173,12 @@ class Recipe:
 
         found = self._detect(held_out, weights, self.output / "held-out-found", None)
         n_scans = len(LunaCohort(held_out).scans)
+        made_of = "phantoms and CTs" if self.backgrounds else "phantoms"
         Calibrate(
             results=(found,),
             cohorts=(held_out,),
             weights=weights,
-            measured_on=f"{n_scans} held-out phantoms with inserted nodules of held-out shapes",
+            measured_on=f"{n_scans} held-out {made_of} with inserted nodules of held-out shapes",
             output=self.output / "operating-point",
         ).run()
 

@@ -45,8 +45,8 @@ class _Common:
     """How the learning rate changes."""
     accumulate: int | None = None
     """Batches per step of the optimizer, over all processes."""
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Mixed precision, for graphics cards."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
+    """Mixed precision; auto is bf16 where the processor or card has units for it, else fp32."""
     patience: int | None = None
     """Stop after so many epochs without a better result."""
     seed: int | None = None

@@ -188,13 +188,15 @@ def apply(
         )
     # Decisions are taken on the processor: a graphics card would be waited for at each of them.
     p = parameters.to("cpu")
-    crops, labels = _move(crops, labels, p, spacing_zyx_mm, shape)
-    # From here on the crops are a copy, which is changed in place.
-    crops = _thicken(crops, p, spacing_zyx_mm[0])
-    crops = _change_kernel(crops, p.soften)
-    crops = _add_noise(crops, p)
-    scale, shift = p.scale_hu.to(crops), (p.shift_hu + AIR * (1 - p.scale_hu)).to(crops)
-    return torch.addcmul(shift.view(-1, 1, 1, 1, 1), crops, scale.view(-1, 1, 1, 1, 1)), labels
+    # HU have more digits than the types of mixed precision hold.
+    with torch.autocast(crops.device.type, enabled=False):
+        crops, labels = _move(crops, labels, p, spacing_zyx_mm, shape)
+        # From here on the crops are a copy, which is changed in place.
+        crops = _thicken(crops, p, spacing_zyx_mm[0])
+        crops = _change_kernel(crops, p.soften)
+        crops = _add_noise(crops, p)
+        scale, shift = p.scale_hu.to(crops), (p.shift_hu + AIR * (1 - p.scale_hu)).to(crops)
+        return torch.addcmul(shift.view(-1, 1, 1, 1, 1), crops, scale.view(-1, 1, 1, 1, 1)), labels
 
 
 def _matrices(p: Parameters, spacing_zyx_mm: Vector3) -> Float[Tensor, "b 3 3"]:

@@ -73,6 +73,7 @@ class Blended:
         mask: voxels in ``box`` at least half covered by the body and inside the lung.
         near: voxels in ``box`` within 2 mm of the body.
         whole_mm3: volume of the whole body, in the lung or not.
+        inside: share of that volume that lies in the lung.
         contrast_hu: how much denser the masked voxels became on average.
         in_air: share of the masked voxels that were aerated lung before.
         hu: the box with the body in it.
@@ -82,6 +83,7 @@ class Blended:
     mask: Bool[np.ndarray, "z y x"]
     near: Bool[np.ndarray, "z y x"]
     whole_mm3: float
+    inside: float
     contrast_hu: float
     in_air: float
     hu: Int16[np.ndarray, "z y x"]
@@ -235,6 +237,7 @@ class Canvas:
             mask,
             near,
             float(covered.sum() * voxel_mm3),
+            float(covered[fill_in].sum() / max(covered.sum(), 1e-6)),
             float(seen[mask].mean()) if mask.any() else 0.0,
             float((structure[mask] < -450).mean()) if mask.any() else 0.0,
             np.clip(np.rint(hu + seen), -32768, 32767).astype(np.int16),

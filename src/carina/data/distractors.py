@@ -1,4 +1,4 @@
-"""Draw things into a CT that are no nodules: vessels, scars, fissures, plaques, caps.
+"""Draw things into a CT that are no nodules: vessels, scars, fissures, plaques, caps, infiltrates.
 
 They are blended exactly as nodules are, so that a network cannot learn "drawn" in place of "nodule". Their centres
 serve as hard negatives.
@@ -15,10 +15,16 @@ from scipy import ndimage
 from carina.data.blend import Canvas, FineGrid, Tissue
 from carina.data.random_forms import random_curve, random_rotation, smooth_noise
 
-KINDS = {"tube": 0.62, "plate": 0.2, "plaque": 0.18}
+KINDS = {"tube": 0.6, "plate": 0.19, "plaque": 0.16, "infiltrate": 0.05}
 """Share of each kind of distractor; a plaque high in the lung is an apical cap."""
 
 MIN_CONTRAST_HU = 60.0
+
+LEAST_INSIDE = 0.6
+"""Share of a body that the lung must hold: the stump of a vessel that its border cuts off looks like a nodule."""
+
+TUBE_LENGTH_TO_RADIUS = 14.0
+"""Vessels are at least seven diameters long; shorter ones are what readers call nodules."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,8 @@ def add_distractors(canvas: Canvas, count: int, rng: np.random.Generator) -> Flo
             marks += _tube(canvas, center, rng)
         elif kind == "plate":
             marks += _plate(canvas, center, rng)
+        elif kind == "infiltrate":
+            marks += _infiltrate(canvas, center, rng)
         else:
             marks += _plaque(canvas, center, _normal(depth, chosen, canvas.spacing * canvas.raster.stride), rng)
     return np.array(marks, float).reshape(-1, 3)
@@ -66,9 +74,10 @@ def add_distractors(canvas: Canvas, count: int, rng: np.random.Generator) -> Flo
 def _paint(
     canvas: Canvas, drawing: _Drawing, grid: FineGrid, distance_mm: Float32[np.ndarray, "z y x"], tissue: Tissue
 ) -> list[Float64[np.ndarray, "3"]]:
-    """Draw one body unless it would touch something labelled; the marks that can be seen."""
+    """Draw one body unless it would touch something labelled or be cut off; the marks that can be seen."""
     blended = canvas.blend(grid, distance_mm, tissue)
-    if (canvas.label[blended.box][blended.near] > 0).any() or not blended.mask.any():
+    touches = (canvas.label[blended.box][blended.near] > 0).any()
+    if touches or not blended.mask.any() or blended.inside < LEAST_INSIDE:
         return []
     before = canvas.hu[blended.box].astype(np.float32)
     canvas.paint(blended)
@@ -85,8 +94,8 @@ def _paint(
 
 def _tube(canvas: Canvas, center: Float64[np.ndarray, "3"], rng: np.random.Generator) -> list[Float64[np.ndarray, "3"]]:
     """A curved, tapering vessel; it may end, swell or branch within the lung."""
-    radius = float(np.exp(rng.uniform(np.log(0.7), np.log(4.0))))
-    length = max(rng.uniform(14, 50), 7 * radius)
+    radius = float(np.exp(rng.uniform(np.log(0.7), np.log(3.4))))
+    length = max(rng.uniform(14, 50), TUBE_LENGTH_TO_RADIUS * radius)
     line = random_curve(rng, length)
     radii = radius * np.linspace(1, rng.uniform(0.35, 1.0), len(line))
     marks = [line[len(line) // 2], line[0], line[-1]]
@@ -167,13 +176,13 @@ def _plaque(
     normal: Float64[np.ndarray, "3"],
     rng: np.random.Generator,
 ) -> list[Float64[np.ndarray, "3"]]:
-    """A flat thickening along the pleura, three or more times as wide as thick."""
-    thick = rng.uniform(1.2, 4.0)
-    wide = thick * rng.uniform(3.0, 6.0)
+    """A flat thickening along the pleura, four or more times as wide as thick."""
+    thick = rng.uniform(0.8, 2.6)
+    wide = thick * rng.uniform(4.0, 9.0)
     other = np.cross(normal, random_rotation(rng)[0])
     other /= np.linalg.norm(other)
     turn = np.stack([normal, other, np.cross(normal, other)], axis=1)
-    radii = np.array([thick, wide, wide * rng.uniform(0.5, 1.0)])
+    radii = np.array([thick, wide, wide * rng.uniform(0.6, 1.0)])
     reach = np.abs(turn) @ radii
     drawing = _Drawing(center, -reach, reach, 0.6, np.array([normal * 0.5 * thick]))
     grid = canvas.fine_grid(center, drawing.low_mm, drawing.high_mm, drawing.step_mm)
@@ -184,6 +193,26 @@ def _plaque(
     distance = (distance + smooth_noise(rng, grid, 5.0, 0.25 * thick)).astype(np.float32)
     tissue = Tissue(float(rng.normal(20, 60)), rng.uniform(0.12, 0.4))
     return _paint(canvas, drawing, grid, distance, tissue)
+
+
+def _infiltrate(
+    canvas: Canvas, center: Float64[np.ndarray, "3"], rng: np.random.Generator
+) -> list[Float64[np.ndarray, "3"]]:
+    """A ragged, hazy region, larger than nodules are: ground glass or consolidation as in pneumonia."""
+    radius = rng.uniform(16, 32)
+    turn = random_rotation(rng)
+    stretch = rng.uniform(0.6, 1.0, 3)
+    reach = np.abs(turn) @ np.full(3, 1.2 * radius)
+    marks = rng.uniform(-0.5, 0.5, (3, 3)) * radius * stretch @ turn.T
+    drawing = _Drawing(center, -reach, reach, 1.5, marks)
+    grid = canvas.fine_grid(center, drawing.low_mm, drawing.high_mm, drawing.step_mm)
+    if grid is None:
+        return []
+    own = grid.offset_mm @ (turn / stretch).astype(np.float32)
+    distance = np.float32(radius) - np.linalg.norm(own, axis=-1)
+    distance += smooth_noise(rng, grid, radius / 2, 0.35 * radius) + smooth_noise(rng, grid, radius / 5, 0.12 * radius)
+    density = rng.uniform(-720, -100) + smooth_noise(rng, grid, rng.uniform(5, 12), rng.uniform(30, 160))
+    return _paint(canvas, drawing, grid, distance.astype(np.float32), Tissue(density, rng.uniform(1.0, 4.0)))
 
 
 def _normal(

@@ -25,7 +25,15 @@ from carina.errors import TrainingError, UsageError
 from carina.learn.batches import Batches, Timed, made_ahead, move
 from carina.learn.checkpoint import read_checkpoint, to_cpu, write_checkpoint
 from carina.learn.log import Record, RunLog
-from carina.learn.optimise import autocast, average, channels_last, make_optimizer, trained, training_mode
+from carina.learn.optimise import (
+    autocast,
+    average,
+    channels_last,
+    make_optimizer,
+    resolved_precision,
+    trained,
+    training_mode,
+)
 from carina.learn.processes import Processes, join_processes
 from carina.learn.schedule import learning_rate_factor
 from carina.learn.settings import MAY_CHANGE, FitResult, FitSettings
@@ -126,7 +134,8 @@ class _Run:
         self.averaged = None if settings.ema is None else copy.deepcopy(self.model).requires_grad_(False)
         self.best_weights = to_cpu(self.model.state_dict())
         self.optimizer = make_optimizer(self.model, settings)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self.precision = resolved_precision(self.device, settings.precision)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.wrapped: nn.Module = self.model
         if processes.count > 1:
             self.wrapped = DistributedDataParallel(self.model)
@@ -144,7 +153,7 @@ class _Run:
 
     def described(self) -> dict[str, Any]:
         judged = {"monitor": self.task.monitor, "higher_is_better": self.task.higher_is_better}
-        return {**asdict(self.settings), **judged, **self.config}
+        return {**asdict(self.settings), "precision": self.precision, **judged, **self.config}
 
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
@@ -189,7 +198,7 @@ class _Run:
 
     def _backward(self, batch: Any, index: int, mine: int, measured: Pass) -> None:
         batch = move(batch, self.device)
-        with autocast(self.device, self.settings.precision):
+        with autocast(self.device, self.precision):
             loss, outputs = self.task.loss(self.wrapped, batch)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -226,7 +235,7 @@ class _Run:
         measured = Pass(self.task, self.processes)
         indices = list(range(self.processes.rank, val.count, self.processes.count))
         for _, batch in made_ahead(val, 0, indices, self.settings.prefetch):
-            with autocast(self.device, self.settings.precision):
+            with autocast(self.device, self.precision):
                 loss, outputs = self.task.loss(model, move(batch, self.device))
             measured.add(float(loss), outputs)
         return measured

@@ -10,6 +10,18 @@ from carina.errors import UsageError
 from carina.learn.settings import FitSettings, Precision
 
 
+def resolved_precision(device: torch.device, precision: Precision) -> Precision:
+    """What "auto" means on this device."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return "bf16" if native else "fp32"
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Mixed precision where it is asked for; gradients and weights stay float32."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16

@@ -7,7 +7,7 @@ from typing import Literal
 from carina.learn.log import Record
 from carina.learn.schedule import Schedule
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class FitSettings:
         warmup: fraction of the training in which the learning rate rises linearly.
         clip_norm: longest gradient; longer ones are shortened. None: any length.
         accumulate: micro-batches per step of the optimizer, together over all processes.
-        precision: "fp32", or mixed precision with "bf16" or "fp16".
+        precision: "fp32", or mixed precision with "bf16" or "fp16"; "auto" is bf16 where the device has units for it,
+            else fp32.
         ema: decay of the moving average of the weights that is validated and kept, 0.99 say. None: no average.
         patience: epochs without a better monitor after which training stops. None: never.
         seed: of the loop's own randomness (dropout); the task's data has the same seed by convention.

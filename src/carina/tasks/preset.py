@@ -33,6 +33,7 @@ class CohortSettings:
         nodules_per_scan: fewest and most nodules tried in a scan.
         distractors_per_scan: fewest and most look-alikes tried in a scan.
         held_out_phantoms: scans, of shapes that train nothing, that fix probabilities and thresholds.
+        held_out_per_background: likewise, made from each CT that is given as a background.
         mined_scans: training scans on which the segmentation's mistakes are collected.
         segmentation_spacing_mm: grid (z, y, x) of the first stage; the second one has the package's own.
         seed: of the training scans; the held-out ones have the next.
@@ -43,6 +44,7 @@ class CohortSettings:
     nodules_per_scan: tuple[int, int] = (12, 20)
     distractors_per_scan: tuple[int, int] = (12, 24)
     held_out_phantoms: int = 10
+    held_out_per_background: int = 2
     mined_scans: int = 12
     segmentation_spacing_mm: Vector3 = (2.0, 2.0, 2.0)
     seed: int = 0
