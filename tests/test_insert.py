@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from carina.data.blend import IGNORE, Canvas, Tissue
 from carina.data import distractors
+from carina.data.blend import IGNORE, Canvas, Tissue
 from carina.data.distractors import add_distractors
 from carina.data.insert import Inserted, draw_diameter, insert_nodule, insert_nodules
 from carina.data.shapes import load_shapes

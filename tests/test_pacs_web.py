@@ -139,6 +139,15 @@ def test_a_service_that_does_not_store_everything_has_failed(tmp_path):
         DicomWeb(http).store([tmp_path / "a.dcm"])
 
 
+@pytest.mark.parametrize(("reason", "arrives"), [(0x0111, True), (0xA700, False)])
+def test_a_service_that_has_an_instance_already_has_it(tmp_path, reason, arrives):
+    (tmp_path / "a.dcm").write_bytes(b"DICM")
+    said = b'{"00081198": {"Value": [{"00081197": {"vr": "US", "Value": [%d]}}]}}' % reason
+    expected = contextlib.nullcontext() if arrives else pytest.raises(PacsError, match="failure reason 42752")
+    with answering(said, status=409) as url, Http(url) as http, expected:
+        DicomWeb(http).store([tmp_path / "a.dcm"])
+
+
 def test_a_service_that_answers_a_store_with_nonsense_has_failed(tmp_path):
     (tmp_path / "a.dcm").write_bytes(b"DICM")
     with answering(b"[]") as url, Http(url) as http, pytest.raises(PacsError, match="something else"):

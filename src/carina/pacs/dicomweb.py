@@ -18,6 +18,8 @@ PAGE = 200
 
 _STOW_BYTES = 64 << 20
 _MOST_RESULTS = 100_000
+_DUPLICATE = str(0x0111)
+"""Failure reason "duplicate SOP instance": the service has it already, as after a send that was repeated."""
 
 
 class DicomWeb:
@@ -82,15 +84,17 @@ class DicomWeb:
         head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         content = b"".join(head + file.read_bytes() + b"\r\n" for file in files) + f"--{boundary}--\r\n".encode()
         kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
-        answer = self._http.post("studies", content, media_type=kind, accept="application/dicom+json")
+        # 409: some or all were refused; the body says which and why (PS3.18 section 10.5.3).
+        answer = self._http.post("studies", content, media_type=kind, accept="application/dicom+json", expected=(409,))
         said = _decoded(answer, f"{self._http.url}/studies")
         if not isinstance(said, dict):
             raise PacsError(f"{self._http.url}/studies: answered something else than a data set")
-        done = said.get("00081199", {}).get("Value", [])
-        if len(done) != len(files):
-            reasons = {_text(one, "00081197") for one in said.get("00081198", {}).get("Value", [])}
-            why = f" (failure reason {', '.join(sorted(reasons))})" if reasons else ""
-            raise PacsError(f"{self._http.url}: stored {len(done)} of {len(files)} instances{why}")
+        done = len(said.get("00081199", {}).get("Value", []))
+        reasons = [_text(one, "00081197") for one in said.get("00081198", {}).get("Value", [])]
+        if done + reasons.count(_DUPLICATE) != len(files):
+            others = sorted({reason for reason in reasons if reason != _DUPLICATE})
+            why = f" (failure reason {', '.join(others)})" if others else ""
+            raise PacsError(f"{self._http.url}: stored {done} of {len(files)} instances{why}")
 
     def _search(self, path: str, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
         offset = 0

@@ -81,19 +81,35 @@ class Http:
         """
         return self._request("GET", path, params=params, headers={"Accept": accept})
 
-    def post(self, path: str, content: bytes, *, media_type: str, accept: str = "application/json") -> bytes:
+    def post(
+        self,
+        path: str,
+        content: bytes,
+        *,
+        media_type: str,
+        accept: str = "application/json",
+        expected: tuple[int, ...] = (),
+    ) -> bytes:
         """Bring something.
+
+        Args:
+            path: below the server's URL.
+            content: the body.
+            media_type: of the body.
+            accept: media type of the answer.
+            expected: status codes besides success whose answer is wanted.
 
         Raises:
             PacsError: as ``get``.
         """
-        return self._request("POST", path, content=content, headers={"Content-Type": media_type, "Accept": accept})[0]
+        headers = {"Content-Type": media_type, "Accept": accept}
+        return self._request("POST", path, expected, content=content, headers=headers)[0]
 
-    def _request(self, method: str, path: str, **options: Any) -> tuple[bytes, str]:
+    def _request(self, method: str, path: str, expected: tuple[int, ...] = (), **options: Any) -> tuple[bytes, str]:
         url, end, body = f"{self.url}/{path}", time.monotonic() + self._total_s, bytearray()
         try:
             with self._client.stream(method, url, **options) as answer:
-                if not answer.is_success:
+                if not answer.is_success and answer.status_code not in expected:
                     said = f"answered {answer.status_code} {answer.reason_phrase}"
                     raise PacsError(f"{method} {url}: {said}", answer.status_code)
                 for part in answer.iter_bytes():
