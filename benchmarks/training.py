@@ -39,6 +39,7 @@ ROWS = {
     "random access": ("each crop from another of many scans", 1000.0, 3),
     "augmentation": ("flip, shift, scale, rotation, noise", 3.0, 5),
     "training step": (f"batch of {BATCH}, forward and backward", 2.3, 3),
+    "same, precision auto": ("bfloat16 where the processor has it", 0.0, 3),
 }
 """Name, what it is, the ratio that is asked for, and rounds."""
 
@@ -124,6 +125,7 @@ def textbook(folder: Path) -> Workloads:
         "random access": access,
         "augmentation": augment,
         "training step": step,
+        "same, precision auto": step,
     }
 
 
@@ -137,6 +139,7 @@ def carina(folder: Path) -> Workloads:
     from carina.data.store import Store
     from carina.learn import Batches, FitSettings, fit
     from carina.learn.memory import keep_freed_memory
+    from carina.learn.settings import Precision
     from carina.models.nodule import NoduleNet
     from carina.tasks.candidates import CandidateBatch, Candidates, CandidateSettings
 
@@ -171,8 +174,8 @@ def carina(folder: Path) -> Workloads:
         )
         return len(made), made[0].nbytes
 
-    def step() -> tuple[int, int]:
-        fit(task, model, Batches(STEPS, lambda *_: batch), settings=settings)
+    def step(precision: Precision) -> tuple[int, int]:
+        fit(task, model, Batches(STEPS, lambda *_: batch), settings=replace(settings, precision=precision))
         return STEPS * BATCH, batch.crops.hu[0].nbytes
 
     return {
@@ -181,7 +184,8 @@ def carina(folder: Path) -> Workloads:
         "random access": lambda: load(many),
         "augmentation": lambda: augment(same),
         "all changes": lambda: augment(AugmentSettings()),
-        "training step": step,
+        "training step": lambda: step("fp32"),
+        "same, precision auto": lambda: step("auto"),
     }
 
 

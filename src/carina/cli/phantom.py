@@ -1,7 +1,7 @@
 """``carina phantom``: synthetic chest CTs with exact truth, as a cohort in the LUNA16 layout or as DICOM series."""
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -81,7 +81,9 @@ class Phantom:
         if self.jobs == 1:
             yield from map(_make_one, todo)
             return
-        with ProcessPoolExecutor(self.jobs) as pool:
+        from carina.data.pool import scan_pool
+
+        with scan_pool(self.jobs) as pool:
             tasks = [pool.submit(_make_one, item) for item in todo]
             try:
                 for task in as_completed(tasks):

@@ -9,12 +9,10 @@ Must not know networks or torch.
 import fcntl
 import hashlib
 import logging
-import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from tqdm import tqdm
 
 from carina.ct.preprocess import Preprocessing, prepare_scan
 from carina.data.cases import Case, Tables, find_cases
+from carina.data.pool import scan_pool
 from carina.data.store import FORMAT, RECORD, Manifest, Scan, Store, write_manifest
 from carina.data.truth import draw_truth
 from carina.errors import CarinaError, InputError
@@ -110,9 +109,7 @@ def _results(
         for case in cases:
             yield case, _prepare_case(case, folder, preprocessing)
         return
-    # Fresh processes: forking one that has threads (a progress bar's, a numerical library's) may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
+    with scan_pool(jobs) as pool:
         waiting: dict[Future[Scan | str], Case] = {}
         try:
             for case in cases:
@@ -127,18 +124,6 @@ def _results(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _prepare_case(case: Case, folder: Path, preprocessing: Preprocessing) -> Scan | str:

@@ -8,10 +8,8 @@ Must not know the command line, networks or how a store is prepared from the coh
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ from carina.data.distractors import add_distractors
 from carina.data.insert import insert_nodules
 from carina.data.known_lesions import KnownLesions, Sphere, boxes_lps, lesion_mask, read_known_lesions
 from carina.data.phantom import make_phantom
+from carina.data.pool import scan_pool
 from carina.data.shapes import ShapeAtlas, Split, load_shapes
 from carina.errors import InputError, UsageError
 from carina.io.luna import Annotation, ScanRow
@@ -140,8 +139,7 @@ def _run(work: Sequence[_Job], jobs: int) -> Iterator[CohortScan]:
     if jobs <= 1:
         yield from map(_make, work)
         return
-    # Spawned, not forked: threads of the parent do not survive a fork.
-    with ProcessPoolExecutor(min(jobs, len(work)), mp_context=get_context("spawn")) as pool:
+    with scan_pool(min(jobs, len(work))) as pool:
         yield from pool.map(_make, work)
 
 
