@@ -11,6 +11,7 @@ from carina.data.sampling import (
     NODULE,
     RANDOM,
     CropList,
+    Mined,
     every_candidate,
     malignancy_crops,
     nodule_crops,
@@ -133,12 +134,24 @@ def test_random_crops_keep_off_nodules(scans):
 
 
 def test_mined_negatives_join_in_unless_they_lie_on_a_nodule(scans):
-    mined = {"empty": np.array([[5.0, 6, 7]]), "large": np.array([[20.0, 25, 31]])}
+    nothing = np.empty((0, 3))
+    mined = {"empty": Mined(np.array([[5.0, 6, 7]]), nothing), "large": Mined(np.array([[20.0, 25, 31]]), nothing)}
     listed = every_candidate(scans)
     crops = nodule_crops(scans, 2000, seed=0, epoch=0, jitter_mm=0, random_share=0, mined=mined)
     places = {(s, *c) for s, c in zip(crops.scan.tolist(), crops.center_zyx.tolist(), strict=True)}
     assert (3, 5, 6, 7) in places
     assert len({p for p in places if p[0] == 1}) <= int((listed.scan == 1).sum())
+
+
+def test_right_marks_are_learned_from_as_often_as_nodules(scans):
+    large = scans[1].nodules[0]
+    mark = np.add(large.center_zyx, (0, 3, 0))
+    mined = {"large": Mined(np.empty((0, 3)), mark[None])}
+    crops = nodule_crops(scans, 2000, seed=0, epoch=0, jitter_mm=0, random_share=0, mined=mined)
+    nodules = sum(len(scan.nodules) for scan in scans)
+    here = (crops.scan == 1) & (crops.center_zyx == np.rint(mark)).all(axis=1)
+    assert set(zip(crops.target[here], crops.kind[here], crops.nodule[here], strict=True)) == {(1, NODULE, 0)}
+    assert here.sum() == pytest.approx(1000 / (nodules + 1), abs=1)
 
 
 def test_malignancy_takes_known_nodules_only_one_to_one(scans):

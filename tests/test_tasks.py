@@ -26,7 +26,7 @@ from carina.tasks.nodule import (
     answers,
     candidate_batches,
     held_out_batches,
-    mined_negatives,
+    read_mined,
     train_nodule,
 )
 from carina.tasks.runs import split_scans
@@ -299,15 +299,17 @@ def test_one_batch_of_candidates_is_overfitted(store: Store) -> None:
     assert result.history[-1]["train_loss"] < 0.1
 
 
-def test_mined_candidates_of_class_0_become_negatives(store: Store, tmp_path: Path) -> None:
+def test_mined_candidates_are_parted_by_class(store: Store, tmp_path: Path) -> None:
     scan = store.scans[3]
     center = scan.geometry.to_lps([20, 30, 40])
-    rows = [(scan.series_uid, *center, 0), (scan.series_uid, *center, 1), ("9.9", *center, 0)]
+    other = scan.geometry.to_lps([21, 33, 45])
+    rows = [(scan.series_uid, *center, 0), (scan.series_uid, *other, 1), ("9.9", *center, 0)]
     text = "seriesuid,coordX,coordY,coordZ,class\n" + "".join(",".join(map(str, row)) + "\n" for row in rows)
     (tmp_path / "mined.csv").write_text(text)
-    found = mined_negatives(tmp_path / "mined.csv", store.scans)
+    found = read_mined(tmp_path / "mined.csv", store.scans)
     assert list(found) == [scan.key]
-    np.testing.assert_allclose(found[scan.key], [[20, 30, 40]], atol=1e-6)
+    np.testing.assert_allclose(found[scan.key].wrong, [[20, 30, 40]], atol=1e-6)
+    np.testing.assert_allclose(found[scan.key].right, [[21, 33, 45]], atol=1e-6)
 
 
 def test_train_from_the_command_line(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,7 @@ class Froc(_Output, _Truth):
         from carina.evaluate.froc import froc
         from carina.evaluate.groups import sensitivity_by_group
         from carina.evaluate.match import Outcome
-        from carina.evaluate.operating_point import on_labels
+        from carina.evaluate.operating_point import labels_under
         from carina.evaluate.present import present_froc
         from carina.evaluate.tables import read_detections
 
@@ -84,7 +84,7 @@ class Froc(_Output, _Truth):
         matches = self.match(detections)
         if self.masks is not None:
             false = matches.outcome == Outcome.FALSE_POSITIVE
-            matches = self.match(detections.where(~(false & on_labels(detections, self.masks))))
+            matches = self.match(detections.where(~(false & (labels_under(detections, self.masks) > 0))))
         result = froc(matches, bootstraps=self.bootstraps, seed=self.seed)
         groups = sensitivity_by_group(matches, bootstraps=self.bootstraps, seed=self.seed)
         self.show(present_froc(result, self.detections.name, groups))
@@ -109,7 +109,7 @@ class Gallery(_Truth):
         """Judge, draw and write."""
         from carina.evaluate.gallery import draw_gallery, failures
         from carina.evaluate.match import Outcome
-        from carina.evaluate.operating_point import on_labels
+        from carina.evaluate.operating_point import labels_under
         from carina.evaluate.pipeline import read_reports
         from carina.evaluate.tables import read_detections
 
@@ -120,7 +120,7 @@ class Gallery(_Truth):
         matches = self.match(detections)
         if self.masks is not None:
             false = matches.outcome == Outcome.FALSE_POSITIVE
-            detections = detections.where(~(false & on_labels(detections, self.masks)))
+            detections = detections.where(~(false & (labels_under(detections, self.masks) > 0)))
             matches = self.match(detections)
         missed, false_findings = failures(matches, detections, self.most)
         page = draw_gallery(missed, false_findings, reports, f"Failures of {self.results.name}")

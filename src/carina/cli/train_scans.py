@@ -180,7 +180,7 @@ class Nodule(_Common):
     balanced: bool = True
     """As many nodules as negatives in every epoch."""
     mined: Path | None = None
-    """Candidates of an earlier model (LUNA16's candidates format); rows of class 0 become negatives."""
+    """What an earlier model marked (LUNA16's candidates format): class 0 become negatives, class 1 nodules."""
 
     def run(self) -> None:
         """Prepare where needed, train, calibrate, write the weights."""

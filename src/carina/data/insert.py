@@ -28,7 +28,13 @@ SMALL_TYPES: dict[NoduleType, float] = {"solid": 0.79, "calcified": 0.06, "groun
 """Shares of nodule types; nodules under 5 mm are rarely anything but solid."""
 
 DIAMETER_MM = (3.2, 32.0)
-"""Smallest and largest diameter that is inserted."""
+"""Smallest and largest diameter of a nodule that is inserted."""
+
+MASSES = 0.04
+"""Share of what is inserted that is larger than a nodule."""
+
+MASS_MM = (30.0, 60.0)
+"""Smallest and largest diameter of a mass."""
 
 LEAST_SEEN_MM = 3.0
 """Smallest equivalent diameter of a mask that counts as a nodule."""
@@ -96,7 +102,9 @@ def find_places(canvas: Canvas) -> Places:
 
 
 def draw_diameter(atlas: ShapeAtlas, rng: np.random.Generator) -> float:
-    """A diameter in mm: 55 % as in LIDC, the others log-uniform from 3.5 to 30 mm so that no size is rare."""
+    """A diameter in mm: half as in LIDC, most others log-uniform from 3.5 to 30 mm so that no size is rare."""
+    if rng.random() < MASSES:
+        return math.exp(rng.uniform(*np.log(MASS_MM)))
     if rng.random() < 0.55:
         diameter = float(rng.choice(atlas.diameter_mm)) * rng.uniform(0.7, 1.2)
     else:
@@ -125,7 +133,8 @@ def insert_nodules(
         diameter = draw_diameter(atlas, rng)
         shares = TYPES if diameter >= 5 else SMALL_TYPES
         kind = list(shares)[rng.choice(len(shares), p=list(shares.values()))]
-        site = list(SITES)[rng.choice(len(SITES), p=list(SITES.values()))]
+        # No place is as far from the border as a mass is wide.
+        site = list(SITES)[rng.choice(len(SITES), p=list(SITES.values()))] if diameter <= DIAMETER_MM[1] else "pleural"
         for _ in range(attempts):
             center = places.draw(site, diameter, rng)
             if center is None:

@@ -52,6 +52,19 @@ class CropList:
 
 
 @dataclass(frozen=True, eq=False)
+class Mined:
+    """What an earlier model marked in a scan.
+
+    Attributes:
+        wrong: marks on no nodule, fractional index on the scan's grid.
+        right: marks on a nodule; they lie where the pipeline will look, in a large nodule far from its centre.
+    """
+
+    wrong: Float64[np.ndarray, "n 3"]
+    right: Float64[np.ndarray, "m 3"]
+
+
+@dataclass(frozen=True, eq=False)
 class _Places:
     """Centres of one kind over all scans."""
 
@@ -83,7 +96,6 @@ def segmentation_crops(
     mix: tuple[float, float, float] = (0.5, 0.25, 0.25),
     jitter_mm: Vector3 = (6.0, 24.0, 24.0),
     size_balance: float = 0.5,
-    mined: Mapping[str, np.ndarray] | None = None,
 ) -> CropList:
     """Draw an epoch of crops to learn a mask from.
 
@@ -96,7 +108,6 @@ def segmentation_crops(
             the last two, whether they hold nodules or not; without negatives their share goes to the lungs.
         jitter_mm: nodules and negatives lie up to so far from the crop's centre along each axis.
         size_balance: 0 draws nodules as they come, 1 makes every bin of ``SIZE_BINS_MM`` equally likely.
-        mined: further hard negatives (index on the scan's grid, n x 3) by the scan's key, found by a model.
 
     Raises:
         TrainingError: nodules are asked for and no scan holds one.
@@ -104,7 +115,7 @@ def segmentation_crops(
     if min(mix) < 0 or sum(mix) <= 0:
         raise UsageError(f"sampling.mix is {mix}, expected three shares of at least 0")
     rng = np.random.default_rng((seed, epoch, 1))
-    nodules, negatives = _nodules(scans), _negatives(scans, mined)
+    nodules, negatives = _nodules(scans), _negatives(scans)
     if mix[0] > 0 and not len(nodules):
         raise TrainingError(f"none of the {len(scans)} scans holds a nodule; set the share of nodules to 0")
     shares = np.array(mix, float) / sum(mix)
@@ -128,7 +139,7 @@ def nodule_crops(
     balanced: bool = True,
     jitter_mm: float = 2.0,
     random_share: float = 0.1,
-    mined: Mapping[str, np.ndarray] | None = None,
+    mined: Mapping[str, Mined] | None = None,
 ) -> CropList:
     """Draw an epoch of crops to tell nodules from what looks like them.
 
@@ -136,17 +147,17 @@ def nodule_crops(
         scans: prepared scans, with and without nodules.
         n: number of crops.
         seed: of the run.
-        epoch: another epoch has other crops; every nodule comes equally often, up to one.
+        epoch: another epoch has other crops; every nodule and every right mark comes equally often, up to one.
         balanced: half of the crops are nodules. Otherwise crops come as nodules and negatives do in the scans.
         jitter_mm: the centre is off by up to so much along each axis.
         random_share: share of the crops that are not nodules which is cut anywhere in the lungs.
-        mined: further hard negatives (index on the scan's grid, n x 3) by the scan's key, found by a model.
+        mined: what a model marked, by the scan's key.
 
     Raises:
         TrainingError: no nodule in any scan, or nothing else.
     """
     rng = np.random.default_rng((seed, epoch, 2))
-    nodules, negatives = _nodules(scans), _negatives(scans, mined)
+    nodules, negatives = _nodules(scans, mined), _negatives(scans, mined)
     if not len(nodules):
         raise TrainingError(f"none of the {len(scans)} scans holds a nodule; a classifier needs both classes")
     share = 0.5 if balanced else len(nodules) / (len(nodules) + len(negatives))
@@ -197,7 +208,7 @@ def every_candidate(scans: Sequence[Scan], negatives_per_scan: int | None = None
     """
     rng = np.random.default_rng(0)
     parts = []
-    for places, target in ((_nodules(scans), 1), (_negatives(scans, None), 0)):
+    for places, target in ((_nodules(scans), 1), (_negatives(scans), 0)):
         chosen = np.arange(len(places), dtype=np.int64)
         if target == 0 and negatives_per_scan is not None:
             groups = [np.flatnonzero(places.scan == s) for s in range(len(scans))]
@@ -207,17 +218,27 @@ def every_candidate(scans: Sequence[Scan], negatives_per_scan: int | None = None
     return _joined(parts)
 
 
-def _nodules(scans: Sequence[Scan]) -> _Places:
-    scan = [s for s, record in enumerate(scans) for _ in record.nodules]
-    centers = [nodule.center_zyx for record in scans for nodule in record.nodules]
-    index = [k for record in scans for k in range(len(record.nodules))]
-    return _Places(np.array(scan, np.int64), np.array(centers, float).reshape(-1, 3), np.array(index, np.int64), NODULE)
+def _nodules(scans: Sequence[Scan], mined: Mapping[str, Mined] | None = None) -> _Places:
+    scan, centers, index = [], [], []
+    for s, record in enumerate(scans):
+        own = np.array([nodule.center_zyx for nodule in record.nodules], float).reshape(-1, 3)
+        marks = mined[record.key].right if mined and record.key in mined and len(own) else own[:0]
+        away_mm = np.linalg.norm((marks[:, None] - own) * record.geometry.spacing_zyx_mm, axis=2)
+        scan.append(np.full(len(own) + len(marks), s, np.int64))
+        centers.append(np.concatenate([own, marks]))
+        index.append(np.concatenate([np.arange(len(own)), away_mm.argmin(axis=1) if len(marks) else []]))
+    return _Places(
+        np.concatenate([*scan, np.empty(0, np.int64)]),
+        np.concatenate([*centers, np.empty((0, 3))]),
+        np.concatenate([*index, np.empty(0)]).astype(np.int64),
+        NODULE,
+    )
 
 
-def _negatives(scans: Sequence[Scan], mined: Mapping[str, np.ndarray] | None) -> _Places:
+def _negatives(scans: Sequence[Scan], mined: Mapping[str, Mined] | None = None) -> _Places:
     groups = []
     for record in scans:
-        found = np.asarray((mined or {}).get(record.key, np.empty((0, 3))), float).reshape(-1, 3)
+        found = mined[record.key].wrong if mined and record.key in mined else np.empty((0, 3))
         groups.append(np.concatenate([record.negatives.astype(float), found[~_on_nodule(record, found)]]))
     scan = np.repeat(np.arange(len(scans), dtype=np.int64), [len(g) for g in groups])
     centers = np.concatenate([*groups, np.empty((0, 3))])

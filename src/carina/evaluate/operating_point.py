@@ -18,6 +18,7 @@ from carina.evaluate.curves import roc
 from carina.evaluate.froc import Froc, froc
 from carina.evaluate.groups import GroupSensitivity, sensitivity_by_group
 from carina.evaluate.match import Matches, Outcome, match
+from carina.evaluate.segmentation import IGNORE
 from carina.evaluate.tables import Detections, Nodules, read_detections_with, read_nodules
 from carina.io import read_image
 from carina.io.luna import Candidate, LunaCohort, read_candidates
@@ -44,6 +45,7 @@ class Judged:
         classification: score of the second stage, NaN where it was left out.
         truth: 1 nodule, 0 not, -1 not judged.
         lookalike: whether it lies on something that the cohort's candidates.csv lists as looking like a nodule.
+        on_nodule: whether it lies on a nodule's voxels, within the radius or not.
     """
 
     detections: Detections
@@ -52,6 +54,7 @@ class Judged:
     classification: Float64[np.ndarray, " n"]
     truth: Int64[np.ndarray, " n"]
     lookalike: Bool[np.ndarray, " n"]
+    on_nodule: Bool[np.ndarray, " n"]
 
     @property
     def counted(self) -> Bool[np.ndarray, " n"]:
@@ -73,8 +76,10 @@ def judge(results: Path, cohort: Path) -> Judged:
     nodules = read_nodules(cohort / "annotations.csv")
     outcome = match(detections, nodules, scans=sorted(detections.scans), marks_per_scan=None).outcome
     truth = np.isin(outcome, [Outcome.HIT, Outcome.DUPLICATE]).astype(np.int64)
-    truth[(truth == 0) & on_labels(detections, cohort)] = -1
-    return Judged(detections, nodules, segmentation, classification, truth, _on_lookalikes(detections, cohort))
+    label = labels_under(detections, cohort)
+    truth[(truth == 0) & (label > 0)] = -1
+    lookalike, on_nodule = _on_lookalikes(detections, cohort), (label > 0) & (label != IGNORE)
+    return Judged(detections, nodules, segmentation, classification, truth, lookalike, on_nodule)
 
 
 def _on_lookalikes(detections: Detections, cohort: Path) -> Bool[np.ndarray, " n"]:
@@ -91,11 +96,11 @@ def _on_lookalikes(detections: Detections, cohort: Path) -> Bool[np.ndarray, " n
     return near
 
 
-def on_labels(detections: Detections, cohort: Path) -> Bool[np.ndarray, " n"]:
-    """Which marks lie on a voxel that the mask of their scan calls nodule or ignore; none where there is no mask."""
+def labels_under(detections: Detections, cohort: Path) -> Int64[np.ndarray, " n"]:
+    """What the mask of their scan says at the marks: 0 background, 255 ignore, else a nodule; 0 where there is none."""
     luna = LunaCohort(cohort)
     series = np.array(detections.series_uid)
-    inside = np.zeros(len(series), bool)
+    label = np.zeros(len(series), np.int64)
     for uid in sorted(set(detections.series_uid)):
         path = luna.mask(uid)
         if path is None:
@@ -104,15 +109,19 @@ def on_labels(detections: Detections, cohort: Path) -> Bool[np.ndarray, " n"]:
         rows = np.flatnonzero(series == uid)
         index = np.rint(geometry.to_zyx(detections.center_lps[rows])).astype(int)
         index = np.clip(index, 0, np.subtract(mask.shape, 1))
-        inside[rows] = mask[tuple(index.T)] != 0
-    return inside
+        label[rows] = mask[tuple(index.T)]
+    return label
 
 
 def candidates(judged: Judged) -> list[Candidate]:
-    """The judged candidates in LUNA16's form, for ``carina train nodule --mined``."""
+    """The candidates in LUNA16's form, for ``carina train nodule --mined``.
+
+    Those on a nodule's voxels teach as nodules, even beyond its radius: a mass is marked in parts.
+    """
+    nodule = (judged.truth == 1) | judged.on_nodule
     return [
-        Candidate(judged.detections.series_uid[i], _triple(judged.detections.center_lps[i]), bool(judged.truth[i]))
-        for i in np.flatnonzero(judged.counted)
+        Candidate(judged.detections.series_uid[i], _triple(judged.detections.center_lps[i]), bool(nodule[i]))
+        for i in np.flatnonzero(judged.counted | judged.on_nodule)
     ]
 
 
@@ -235,6 +244,7 @@ def _join(parts: Sequence[Judged]) -> Judged:
         np.concatenate([part.classification for part in parts]),
         np.concatenate([part.truth for part in parts]),
         np.concatenate([part.lookalike for part in parts]),
+        np.concatenate([part.on_nodule for part in parts]),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from carina.data.sampling import CropList, every_candidate, nodule_crops
+from carina.data.sampling import CropList, Mined, every_candidate, nodule_crops
 from carina.data.store import Scan, Store
 from carina.geometry import Shape3, Vector3
 from carina.io.luna import read_candidates
@@ -36,7 +36,7 @@ class NoduleSettings(CandidateSettings):
     """What is particular to this experiment.
 
     Attributes:
-        mined: candidates of an earlier model in LUNA16's format; those of class 0 become negatives.
+        mined: what an earlier model marked, in LUNA16's format; class 0 become negatives, class 1 nodules.
         first_filters: channels of the network's first block.
         fit: how to train.
     """
@@ -61,7 +61,7 @@ def candidate_batches(
     scans: Sequence[Scan],
     settings: NoduleSettings,
     crop_zyx: Shape3,
-    mined: Mapping[str, np.ndarray],
+    mined: Mapping[str, Mined],
 ) -> Batches[CandidateBatch]:
     """Training batches, each a pure function of seed, epoch and index."""
 
@@ -85,22 +85,20 @@ def held_out_batches(scans: Sequence[Scan], settings: NoduleSettings, crop_zyx: 
     return unchanged_batches(scans, crops, settings.batch, crop_zyx)
 
 
-def mined_negatives(path: Path, scans: Sequence[Scan]) -> dict[str, np.ndarray]:
-    """Wrong candidates of an earlier model, by scan.
+def read_mined(path: Path, scans: Sequence[Scan]) -> dict[str, Mined]:
+    """What an earlier model marked, by the key of the scan.
 
     Args:
-        path: in LUNA16's candidates format; rows of class 0 count.
+        path: in LUNA16's candidates format.
         scans: candidates of other series are left out.
-
-    Returns:
-        Scan key to centres (index on the scan's grid).
     """
-    wrong = [candidate for candidate in read_candidates(path) if not candidate.is_nodule]
-    by_series: dict[str, list[Vector3]] = {}
-    for candidate in wrong:
-        by_series.setdefault(candidate.series_uid, []).append(candidate.center_lps)
+    marks: dict[str, tuple[list[Vector3], list[Vector3]]] = {}
+    for candidate in read_candidates(path):
+        marks.setdefault(candidate.series_uid, ([], []))[candidate.is_nodule].append(candidate.center_lps)
     return {
-        scan.key: scan.geometry.to_zyx(by_series[scan.series_uid]) for scan in scans if scan.series_uid in by_series
+        scan.key: Mined(*(scan.geometry.to_zyx(np.reshape(found, (-1, 3))) for found in marks[scan.series_uid]))
+        for scan in scans
+        if scan.series_uid in marks
     }
 
 
@@ -119,7 +117,7 @@ def train_nodule(
     model = build(spec)
     settings.load_initial(model)
     task = Candidates(settings, pre.clip_hu, pre.spacing_zyx_mm, pre.crop_zyx)
-    mined = {} if settings.mined is None else mined_negatives(settings.mined, training)
+    mined = {} if settings.mined is None else read_mined(settings.mined, training)
     held_out = held_out_batches(validation, settings, pre.crop_zyx) if validation else None
     result = fit(
         task,
