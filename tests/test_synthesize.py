@@ -200,6 +200,13 @@ def test_lesion_file_that_cannot_be_understood_is_named(tmp_path: Path, text: st
         read_known_lesions([tmp_path / "bad.json"])
 
 
+def test_files_that_name_the_same_scan_add_up(tmp_path: Path):
+    for name, x in (("a", 1), ("b", 2)):
+        (tmp_path / f"{name}.json").write_text(f'{{"ct": [{{"center_lps": [{x}, 0, 0], "radius_mm": 5}}]}}')
+    known = read_known_lesions([tmp_path / "a.json", tmp_path / "b.json"])
+    assert [sphere.center_lps for sphere in known.spheres["ct"]] == [(1, 0, 0), (2, 0, 0)]
+
+
 def test_folder_without_boxes_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="xml"):
         read_known_lesions([tmp_path])

@@ -182,12 +182,14 @@ class Recipe:
             output=self.output / "operating-point",
         ).run()
 
-    def _detect(self, cohort: Path, weights: Path, found: Path, first: int | None) -> Path:
-        """``carina detect`` on the first scans of a cohort with every candidate kept; stage two if it is there."""
+    def _detect(self, cohort: Path, weights: Path, found: Path, at_most: int | None) -> Path:
+        """``carina detect`` on so many scans of a cohort with every candidate kept; stage two if it is there."""
         from carina.cli.detect import Detect
         from carina.io.luna import LunaCohort
 
-        scans = [str(path) for path in LunaCohort(cohort).scans.values()][:first]
+        scans = [str(path) for path in LunaCohort(cohort).scans.values()]
+        # Neighbours in the list are of one patient: an even choice has all of them.
+        scans = scans[:: -(-len(scans) // (at_most or len(scans)))]
         self._say(f"{found}: detect in {len(scans)} scans")
         Detect(
             input=(tuple(scans),),

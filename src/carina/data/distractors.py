@@ -199,7 +199,7 @@ def _infiltrate(
     canvas: Canvas, center: Float64[np.ndarray, "3"], rng: np.random.Generator
 ) -> list[Float64[np.ndarray, "3"]]:
     """A ragged, hazy region, larger than nodules are: ground glass or consolidation as in pneumonia."""
-    radius = rng.uniform(16, 32)
+    radius = rng.uniform(24, 44)
     turn = random_rotation(rng)
     stretch = rng.uniform(0.6, 1.0, 3)
     reach = np.abs(turn) @ np.full(3, 1.2 * radius)

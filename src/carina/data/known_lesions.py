@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -65,10 +66,16 @@ def read_known_lesions(paths: Sequence[Path]) -> KnownLesions:
             found = {file.stem: _read_boxes(file) for file in sorted(path.rglob("*.xml"))}
             if not found:
                 raise InputError(f"{path}: no *.xml file with boxes in this folder")
-            boxes |= found
+            _add(boxes, found)
         else:
-            spheres |= _read_spheres(path)
+            _add(spheres, _read_spheres(path))
     return KnownLesions(spheres, boxes)
+
+
+def _add(known: dict[str, tuple[Any, ...]], found: dict[str, tuple[Any, ...]]) -> None:
+    """Several files may speak of one scan: all that they say holds."""
+    for name, lesions in found.items():
+        known[name] = known.get(name, ()) + lesions
 
 
 def _read_spheres(path: Path) -> dict[str, tuple[Sphere, ...]]:
