@@ -48,7 +48,7 @@ def draw(volume: Volume, folder: Path) -> None:
     probability = segment(scan.hu, detector.segmenter, inside=near, flips=card.flips)
     found, _ = group(probability, near, scan.geometry, threshold=card.threshold, min_volume_mm3=card.min_volume_mm3)
     finer = prepare_on(volume, scan.lungs, detector.classifier.card.preprocessing)
-    seen = classify(finer, [c.center_lps for c in found], detector.classifier)
+    seen = classify(finer, [c.center_lps for c in found], detector.classifier, flips=detector.classifier.card.flips)
     p_nodule = join(np.array([c.score for c in found]), seen, detector.classifier.card)
     best = int(np.argmax(p_nodule)) if found else 0
     center = np.array(found[best].center_lps if found else scan.geometry.to_lps(np.array(scan.hu.shape) / 2))

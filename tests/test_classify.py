@@ -63,6 +63,18 @@ def test_the_voxel_nearest_to_the_centre_is_the_middle_of_the_crop(network):
     assert near == pytest.approx(same, abs=1e-9)
 
 
+def test_flips_average_the_log_odds_of_mirrored_crops(network, folder):
+    module, card = load_model(folder / "nodule")
+    crop = torch.from_numpy(normalise(HU[4:36, 6:54, 8:56].astype(np.float32), card.preprocessing.clip_hu))[None, None]
+    with torch.inference_mode():
+        each = [module(crop.flip(axes))[0].double() for axes in ([], [4], [3], [2], [3, 4], [2, 4], [2, 3], [2, 3, 4])]
+    log_odds = [float(answer[1] - answer[0]) for answer in each]
+    assert np.ptp(log_odds) > 1e-4
+    for flips in (1, 4, 8):
+        (found,) = classify(SCAN, places([(20, 30, 32)]), network, flips=flips)
+        assert found == pytest.approx(1 / (1 + np.exp(-np.mean(log_odds[:flips]))), abs=1e-6)
+
+
 def test_answers_are_probabilities(network):
     found = classify(SCAN, places(CENTERS), network)
     assert np.all((found > 0) & (found < 1))

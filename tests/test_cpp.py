@@ -75,6 +75,8 @@ def case(tmp_path_factory):
         if name == "segmentation":
             card = replace(subject.card, threshold=telling_threshold(subject, volume))
             subject = replace(subject, card=card)
+        else:
+            subject = replace(subject, card=replace(subject.card, flips=3))
         card = save_model(weights / name, subject.module, subject.card)
         subjects[name] = Subject(name, subject.module, card)
     evidence = RuleEvidence("none", "none", (), 1, 1, 0.5, (0.4, 0.6), 0.0, 0.0, "made up")

@@ -18,7 +18,7 @@ from carina.data.store import FORMAT, IGNORE, RECORD, Manifest, Nodule, Scan, St
 from carina.errors import TrainingError, UsageError
 from carina.learn import Batches, FitResult, FitSettings, fit
 from carina.models.build import build
-from carina.models.card import Card, load_model
+from carina.models.card import Card, DataSource, load_model, save_card
 from carina.tasks.marking import SLICES, MarkingBatch, SegmentationSettings, segmentation_batches, voxel_weights
 from carina.tasks.nodule import (
     Candidates,
@@ -218,6 +218,26 @@ def test_training_starts_from_the_weights_that_it_is_given(store: Store, tmp_pat
         assert torch.equal(before, after)
 
 
+def test_a_card_lists_what_the_first_weights_saw_too(store: Store, tmp_path: Path) -> None:
+    _, first = train_segmentation(store, tmp_path / "first", SMALL)
+    seen = first.training.series_uids
+    earlier = replace(
+        first.training,
+        command="carina train segmentation --data elsewhere",
+        seconds=100.0,
+        data=(DataSource("elsewhere", "CC BY", 1), *first.training.data),
+        series_uids=("9.9", *seen),
+    )
+    save_card(tmp_path / "first" / "model", replace(first, training=earlier))
+    _, second = train_segmentation(store, tmp_path / "second", replace(SMALL, init_from=tmp_path / "first" / "model"))
+    assert set(second.training.series_uids) == {"9.9", *seen}
+    assert second.training.command.startswith("carina train segmentation --data elsewhere && ")
+    assert second.training.seconds > 100.0
+    assert second.training.epochs == 2 * first.training.epochs
+    # The scans of both runs are the same and count once.
+    assert set(second.training.data) == set(earlier.data)
+
+
 def test_weights_of_another_network_are_no_start(store: Store, tmp_path: Path) -> None:
     train_segmentation(store, tmp_path / "first", SMALL)
     with pytest.raises(UsageError, match="another network"):
@@ -231,6 +251,7 @@ TINY = NoduleSettings(
     crops_per_epoch=16,
     validation_crops=8,
     first_filters=2,
+    flips=2,
     validation_share=0.34,
     fit=replace(NoduleSettings().fit, epochs=2),
 )
@@ -246,6 +267,7 @@ def test_nodule_goes_from_a_store_to_weights_that_load(nodule_run: tuple[Path, F
     folder, result, card = nodule_run
     module, loaded = load_model(folder / "model")
     assert loaded == card
+    assert card.flips == 2
     assert module(torch.zeros(1, 1, 32, 48, 48)).shape == (1, 2)
     assert card.metrics["val_auc"] == result.best
 

@@ -66,7 +66,8 @@ Constants::Constants(const Json& json)
   fill_hu = static_cast<int16_t>(json.at("fill_hu").integer());
   in_channels = json.at("in_channels").integer();
   multiple = json.at("multiple").integer();
-  flips = json.at("flips").integer();
+  segmentation_flips = json.at("segmentation_flips").integer();
+  nodule_flips = json.at("nodule_flips").integer();
   for (const Json& axes : json.at("flip_axes").list()) {
     flip_axes.emplace_back();
     for (const Json& axis : axes.list()) flip_axes.back().push_back(axis.integer());
@@ -102,11 +103,11 @@ std::vector<float> segment(const Scan& scan, const Network& network, const Const
   const at::Tensor region =
       at::from_blob(const_cast<uint8_t*>(scan.region.data()), hu.sizes(), at::kByte).to(at::kBool);
   at::Tensor total = at::zeros_like(hu);
-  for (int64_t k = 0; k < c.flips; ++k) {
+  for (int64_t k = 0; k < c.segmentation_flips; ++k) {
     const auto& axes = c.flip_axes.at(static_cast<size_t>(k));
     total += one_pass(hu.flip(axes), region.flip(axes), network, c).flip(axes);
   }
-  if (c.flips > 1) total /= static_cast<double>(c.flips);
+  if (c.segmentation_flips > 1) total /= static_cast<double>(c.segmentation_flips);
   return {total.data_ptr<float>(), total.data_ptr<float>() + total.numel()};
 }
 
@@ -184,7 +185,13 @@ std::vector<double> classify(const Scan& scan, const std::vector<Vector3>& cente
             *to++ = c.nodule.scaled(inside ? scan.hu[(z * shape[1] + y) * shape[2] + x] : c.fill_hu);
           }
     }
-    const at::Tensor p = at::softmax(call(network, crops, {count, 2}).to(at::kDouble), 1).select(1, 1);
+    at::Tensor logits = at::zeros({count, 2}, at::kDouble);
+    for (int64_t k = 0; k < c.nodule_flips; ++k) {
+      std::vector<int64_t> axes = c.flip_axes.at(static_cast<size_t>(k));
+      for (int64_t& axis : axes) axis += 2;  // after the batch and the channel
+      logits += call(network, crops.flip(axes), {count, 2});
+    }
+    const at::Tensor p = at::softmax(logits / static_cast<double>(c.nodule_flips), 1).select(1, 1);
     for (int64_t n = 0; n < count; ++n) out.push_back(p[n].item<double>());
   }
   return out;

@@ -27,7 +27,7 @@ struct Constants {
   Preprocessing segmentation, nodule;
   Shape3 crop;
   int16_t fill_hu;
-  int64_t in_channels, multiple, flips;
+  int64_t in_channels, multiple, segmentation_flips, nodule_flips;
   std::vector<std::vector<int64_t>> flip_axes;
   double segmentation_threshold, min_volume_mm3, score_volume_mm3;
   int64_t most_candidates, most_findings;

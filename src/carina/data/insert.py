@@ -30,10 +30,10 @@ SMALL_TYPES: dict[NoduleType, float] = {"solid": 0.79, "calcified": 0.06, "groun
 DIAMETER_MM = (3.2, 32.0)
 """Smallest and largest diameter of a nodule that is inserted."""
 
-MASSES = 0.04
+MASSES = 0.06
 """Share of what is inserted that is larger than a nodule."""
 
-MASS_MM = (30.0, 60.0)
+MASS_MM = (30.0, 90.0)
 """Smallest and largest diameter of a mass."""
 
 LEAST_SEEN_MM = 3.0
@@ -129,8 +129,8 @@ def insert_nodules(
     """
     places = find_places(canvas)
     inserted: list[Inserted] = []
-    for _ in range(min(count, 200)):
-        diameter = draw_diameter(atlas, rng)
+    # The largest first: later there would be no room for them.
+    for diameter in sorted((draw_diameter(atlas, rng) for _ in range(min(count, 200))), reverse=True):
         shares = TYPES if diameter >= 5 else SMALL_TYPES
         kind = list(shares)[rng.choice(len(shares), p=list(shares.values()))]
         # No place is as far from the border as a mass is wide.

@@ -17,8 +17,8 @@ from carina.io.image import write_image
 from carina.models.card import Calibration, Card
 from carina.models.malignancy import DiameterRule
 from carina.pipeline.detector import MOST_CANDIDATES, MOST_FINDINGS, NEAR_LUNG_MM
+from carina.pipeline.flips import FLIPS
 from carina.pipeline.group import SCORE_VOLUME_MM3
-from carina.pipeline.segment import FLIPS
 from carina.volume import Volume
 
 PIPELINE = "pipeline.json"
@@ -35,7 +35,7 @@ STEPS = (
     (
         "segment: for each slice the neighbouring slices, the first and last repeated beyond the ends; height, width "
         "padded at the end by repetition to a multiple of 2 ** (depth - 1); p = 1 / (1 + exp(-logit)); mean over the "
-        "first flips of flip_axes, the scan mirrored along those axes and the answer mirrored back"
+        "first segmentation_flips of flip_axes, the scan mirrored along those axes and the answer mirrored back"
     ),
     (
         "group: voxels with p > segmentation_threshold within near_lung_mm of the lungs; regions of 26-connected "
@@ -44,8 +44,8 @@ STEPS = (
     ),
     (
         "classify: crop_zyx voxels of the nodule network's grid around the rounded centre, voxel shape // 2 "
-        "is the centre, fill_hu outside; "
-        "p_crop = softmax(logits)[1]"
+        "is the centre, fill_hu outside; mean of the logits over the first nodule_flips of flip_axes, the crop "
+        "mirrored along those axes; p_crop = softmax(logits)[1]"
     ),
     (
         "join: p_nodule = 1 / (1 + exp(-(intercept + segmentation * logit(score) + classification * logit(p_crop)))), "
@@ -68,7 +68,8 @@ class PipelineConstants:
     fill_hu: int
     in_channels: int
     multiple: int
-    flips: int
+    segmentation_flips: int
+    nodule_flips: int
     flip_axes: tuple[tuple[int, ...], ...]
     segmentation_threshold: float
     min_volume_mm3: float
@@ -97,7 +98,8 @@ def pipeline_constants(segmentation: Card, nodule: Card, malignancy: DiameterRul
         fill_hu=AIR,
         in_channels=int(segmentation.spec["in_channels"]),
         multiple=2 ** (int(segmentation.spec["depth"]) - 1),
-        flips=segmentation.flips,
+        segmentation_flips=segmentation.flips,
+        nodule_flips=nodule.flips,
         flip_axes=FLIPS,
         segmentation_threshold=segmentation.threshold,
         min_volume_mm3=segmentation.min_volume_mm3,

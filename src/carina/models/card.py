@@ -103,7 +103,7 @@ class Card:
         threshold: the cut on its probability that the pipeline uses.
         operating_points: other cuts by name (high, balanced, specific sensitivity), where they were measured.
         min_volume_mm3: regions below this volume are not candidates (segmentation only).
-        flips: over how many mirrored copies of the scan the answer is averaged (segmentation only).
+        flips: over how many mirrored copies of its input the answer is averaged in the pipeline.
         summary: what stands behind the answer, in one sentence for reports.
         intended_use: what it is for.
         limits: what it is known not to do.

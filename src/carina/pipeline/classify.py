@@ -12,6 +12,7 @@ from carina.ct.preprocess import PreparedScan
 from carina.geometry import Vector3
 from carina.hu import AIR, normalise
 from carina.models.card import Card
+from carina.pipeline.flips import FLIPS
 from carina.pipeline.runtime import Network
 
 
@@ -20,6 +21,7 @@ def classify(
     centers_lps: Sequence[Vector3],
     network: Network,
     *,
+    flips: int = 1,
     batch: int | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Float[np.ndarray, " candidates"]:
@@ -29,6 +31,7 @@ def classify(
         scan: on the network's grid; outside it lies air.
         centers_lps: centre of each candidate in mm.
         network: takes crops (batch, 1, z, y, x), gives two logits.
+        flips: over how many mirrored copies of each crop the log-odds are averaged, 1 to 8.
         batch: crops per call; default: what suits the network's device.
         progress: told the fraction done, in [0, 1].
     """
@@ -40,8 +43,10 @@ def classify(
     probabilities = []
     for first in range(0, len(centers), batch):
         crops = cut_crops(scan.hu, centers[first : first + batch], shape, AIR).astype(np.float32)
-        logits = network(normalise(crops, network.card.preprocessing.clip_hu)[:, None])
-        probabilities.append(softmax(logits.astype(np.float64), axis=1)[:, 1])
+        scaled = normalise(crops, network.card.preprocessing.clip_hu)[:, None]
+        copies = (np.ascontiguousarray(np.flip(scaled, [2 + axis for axis in axes])) for axes in FLIPS[:flips])
+        logits = np.mean([network(copy) for copy in copies], axis=0, dtype=np.float64)
+        probabilities.append(softmax(logits, axis=1)[:, 1])
         progress(min(1.0, (first + batch) / len(centers)))
     return np.concatenate(probabilities)
 

@@ -170,6 +170,7 @@ class Detector:
                     _on_grid_of(self.classifier, scan, volume),
                     [c.center_lps for c in candidates],
                     self.classifier,
+                    flips=self.classifier.card.flips,
                     progress=lambda done: progress("classify", done),
                 )
                 p_nodule, second = join(p_nodule, seen, self.classifier.card), seen.tolist()

@@ -38,7 +38,7 @@ def rate(findings: Sequence[Finding], scan: PreparedScan, network: Network) -> t
         scan: on the network's grid.
         network: takes crops, gives two logits.
     """
-    seen = classify(scan, [f.center_lps for f in findings], network)
+    seen = classify(scan, [f.center_lps for f in findings], network, flips=network.card.flips)
     # The card's calibration gives the first stage no weight.
     p_malignant = join(np.full(len(seen), 0.5), seen, network.card)
     return tuple(replace(f, p_malignant=float(p)) for f, p in zip(findings, p_malignant, strict=True))

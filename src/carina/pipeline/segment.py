@@ -11,11 +11,9 @@ from jaxtyping import Bool, Float32, Int16
 from scipy.special import expit
 
 from carina.hu import normalise
+from carina.pipeline.flips import FLIPS
 from carina.pipeline.runtime import Network
 from carina.pipeline.segment_blocks import segment_blocks
-
-FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (0,), (1, 2), (0, 2), (0, 1), (0, 1, 2))
-"""Mirrored copies of a scan, best first: averaging over the first n of them is cheap test-time augmentation."""
 
 _REACH = 1
 """The answer holds this many voxels beyond the mask too, so that outlines can be interpolated at its edge."""

@@ -17,7 +17,7 @@ from carina.data.store import Scan, Store
 from carina.errors import TrainingError, UsageError
 from carina.learn import FitResult, FitSettings
 from carina.learn.provenance import command_line, hardware, source_revision
-from carina.models.card import DataSource, Training, load_model
+from carina.models.card import DataSource, Training, load_card, load_model
 
 SUBSETS = tuple(f"subset{k}" for k in range(10))
 """LUNA16's ten, for cross-validation."""
@@ -97,18 +97,24 @@ def split_scans(store: Store, settings: RunSettings) -> tuple[list[Scan], list[S
 
 
 def training_of(scans: Sequence[Scan], settings: RunSettings, result: FitResult) -> Training:
-    """The card's record: command, revision, hardware, time, seed, and every series that was learned from."""
-    origins = Counter(scan.origin or "not stated" for scan in scans)
+    """The card's record: command, revision, hardware, time, seed, and every series that was learned from.
+
+    Of ``init_from`` too: what the first weights saw, these have seen.
+    """
+    before = Training() if settings.init_from is None else load_card(settings.init_from).training
+    seen = set(before.series_uids)
+    scans_of = Counter({source.name: source.scans for source in before.data})
+    scans_of.update(scan.origin or "not stated" for scan in scans if scan.series_uid not in seen)
+    licences = {source.name: source.licence for source in before.data} | dict(settings.licences)
     return Training(
-        command=command_line(),
+        command=" && ".join(filter(None, (before.command, command_line()))),
         revision=source_revision(),
         hardware=hardware(settings.fit.device),
-        seconds=round(result.seconds, 1),
+        seconds=round(before.seconds + result.seconds, 1),
         seed=settings.fit.seed,
-        epochs=result.epochs,
+        epochs=before.epochs + result.epochs,
         data=tuple(
-            DataSource(origin, settings.licences.get(origin, "not stated"), count)
-            for origin, count in sorted(origins.items())
+            DataSource(origin, licences.get(origin, "not stated"), count) for origin, count in sorted(scans_of.items())
         ),
-        series_uids=tuple(sorted({uid for scan in scans for uid in (scan.series_uid, scan.background_uid) if uid})),
+        series_uids=tuple(sorted(seen | {uid for s in scans for uid in (s.series_uid, s.background_uid) if uid})),
     )
