@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import carina.cli
+from carina.ct.lungs import find_lungs
 from carina.data.known_lesions import Sphere, boxes_lps, lesion_mask, read_known_lesions
 from carina.data.synthesize import HELD_OUT_SERIES, Recipe, synthesize
 from carina.errors import InputError, UsageError
@@ -68,11 +69,15 @@ def test_nodules_are_candidates_and_negatives_keep_away_from_labels(cohort: Luna
 
 
 def test_voxels_differ_from_the_background_only_by_what_was_drawn(cohort: LunaCohort, background: Path):
-    original = read_ct(background).hu
-    for path in cohort.scans.values():
-        drawn = read_ct(path).hu
-        share = (drawn != original).mean()
-        assert 0 < share < 0.05
+    volume = read_ct(background)
+    near_lungs = find_lungs(volume).on(volume.geometry, 5.0)
+    for uid, path in cohort.scans.items():
+        changed = read_ct(path).hu != volume.hu
+        mask, _ = read_image(cohort.mask(uid))
+        assert changed[(mask > 0) & (mask < 255)].mean() > 0.9
+        assert not changed[~near_lungs].any()
+        # Look-alikes and what nodules leave beyond their outline.
+        assert changed[mask == 0].mean() < 0.05
 
 
 def test_background_names_the_patient_and_the_origin(cohort: LunaCohort):
