@@ -44,8 +44,8 @@ def classify(
     for first in range(0, len(centers), batch):
         crops = cut_crops(scan.hu, centers[first : first + batch], shape, AIR).astype(np.float32)
         scaled = normalise(crops, network.card.preprocessing.clip_hu)[:, None]
-        copies = (np.ascontiguousarray(np.flip(scaled, [2 + axis for axis in axes])) for axes in FLIPS[:flips])
-        logits = np.mean([network(copy) for copy in copies], axis=0, dtype=np.float64)
+        copies = (np.flip(scaled, tuple(2 + axis for axis in axes)) for axes in FLIPS[:flips])
+        logits = np.stack([network(np.ascontiguousarray(copy)) for copy in copies]).mean(axis=0, dtype=np.float64)
         probabilities.append(softmax(logits, axis=1)[:, 1])
         progress(min(1.0, (first + batch) / len(centers)))
     return np.concatenate(probabilities)
