@@ -5,7 +5,7 @@ import json
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carina.errors import InputError
@@ -40,21 +40,25 @@ reports = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(reports)
 def test_json_and_back(report: Report) -> None:
     assert Report.from_json(report.to_json()) == report
 
 
+@settings(deadline=None)
 @given(reports)
 def test_json_fits_the_published_schema(report: Report) -> None:
     jsonschema.validate(json.loads(report.to_json()), Report.json_schema())
 
 
+@settings(deadline=None)
 @given(reports)
 def test_research_use_is_said_in_every_report(report: Report) -> None:
     assert "Not for diagnosis" in json.loads(report.to_json())["notice"]
 
 
+@settings(deadline=None)
 @given(reports)
 def test_another_major_version_is_refused(report: Report) -> None:
     newer = dataclasses.replace(report, schema_version="2.0")
