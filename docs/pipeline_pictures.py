@@ -46,7 +46,14 @@ def draw(volume: Volume, folder: Path) -> None:
     scan = prepare_scan(volume, card.preprocessing)
     near = scan.lungs.on(scan.geometry, NEAR_LUNG_MM)
     probability = segment(scan.hu, detector.segmenter, inside=near, flips=card.flips)
-    found, _ = group(probability, near, scan.geometry, threshold=card.threshold, min_volume_mm3=card.min_volume_mm3)
+    found, _ = group(
+        probability,
+        near,
+        scan.geometry,
+        threshold=card.threshold,
+        lower_thresholds=card.lower_thresholds,
+        min_volume_mm3=card.min_volume_mm3,
+    )
     finer = prepare_on(volume, scan.lungs, detector.classifier.card.preprocessing)
     seen = classify(finer, [c.center_lps for c in found], detector.classifier, flips=detector.classifier.card.flips)
     p_nodule = join(np.array([c.score for c in found]), seen, detector.classifier.card)

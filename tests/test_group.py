@@ -59,6 +59,36 @@ def test_candidates_equal_those_found_one_by_one(seed, threshold, least):
     assert sorted((c.score for c in found), reverse=True) == [c.score for c in found]
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 4.0, 20.0]))
+def test_lower_thresholds_add_regions_that_hold_none_found_above_a_higher_one(seed, least):
+    p = smooth_map(seed)
+    found, regions = group(p, EVERYWHERE, GEOMETRY, threshold=0.9, lower_thresholds=(0.6, 0.75), min_volume_mm3=least)
+    expected: list[tuple[float, np.ndarray]] = []
+    for cut in (0.9, 0.75, 0.6):
+        components, n = ndimage.label(p > cut, np.ones((3, 3, 3)))
+        kept = [components == k for k in range(1, n + 1) if (components == k).sum() * 1.5 >= least]
+        expected += [(cut, mask) for mask in kept if not any((mask & higher).any() for _, higher in expected)]
+    assert len(found) == len(expected)
+    for candidate, part in zip(found, regions, strict=True):
+        region = whole(candidate, part)
+        ((cut, same),) = [pair for pair in expected if (pair[1] & region).any()]
+        np.testing.assert_array_equal(region, same)
+        assert candidate.threshold == cut
+        assert candidate.score == pytest.approx(np.sort(p[region])[::-1][:40].astype(float).mean())
+    assert sorted((c.score for c in found), reverse=True) == [c.score for c in found]
+
+
+def test_a_lower_threshold_finds_what_is_less_sure_and_merges_no_neighbours():
+    p = np.maximum(bumps((3, 4, 4), (3, 4, 9), sigma=2.0), 0.8 * bumps((9, 12, 14)))
+    merged, _ = group(p, EVERYWHERE, GEOMETRY, threshold=0.4, min_volume_mm3=0)
+    found, regions = group(p, EVERYWHERE, GEOMETRY, threshold=0.9, lower_thresholds=(0.4,), min_volume_mm3=0)
+    assert len(merged) == 2
+    assert [c.threshold for c in found] == [0.9, 0.9, 0.4]
+    assert found[2].center_zyx == pytest.approx((9, 12, 14), abs=0.1)
+    np.testing.assert_array_equal(whole(found[2], regions[2]), (p > 0.4) & (np.indices(SHAPE)[0] > 6))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0, 1, 2]))
 def test_a_flip_of_the_map_flips_the_candidates(seed, axis):

@@ -20,10 +20,10 @@ def balls(*balls: tuple[tuple[float, float, float], float]) -> np.ndarray:
     return np.max(maps, axis=0).astype(np.float32)
 
 
-def painted(probability: np.ndarray, target: Geometry, **options: float) -> tuple[np.ndarray, list]:
+def painted(probability: np.ndarray, target: Geometry) -> tuple[np.ndarray, list]:
     everywhere = np.ones(GRID.shape_zyx, bool)
     found, regions = group(probability, everywhere, GRID, threshold=0.5, min_volume_mm3=1.0)
-    return paint(found, regions, probability, GRID, target, threshold=0.5, **options), found
+    return paint(found, regions, probability, GRID, target), found
 
 
 def around(center: np.ndarray, axes: np.ndarray, spacing: tuple[float, float, float]) -> Geometry:
@@ -63,6 +63,16 @@ def test_on_its_own_grid_the_mask_is_the_region_itself():
     probability = balls(((2.0, 41.0, -171.0), 6.0))
     mask, _ = painted(probability, GRID)
     np.testing.assert_array_equal(mask == 1, probability > 0.5)
+
+
+def test_each_finding_is_cut_where_it_was_found():
+    sure, unsure = balls(((0.0, 25.0, -170.0), 6.0)), 0.6 * balls(((0.0, 55.0, -170.0), 6.0))
+    probability = np.maximum(sure, unsure)
+    everywhere = np.ones(GRID.shape_zyx, bool)
+    found, regions = group(probability, everywhere, GRID, threshold=0.8, lower_thresholds=(0.3,), min_volume_mm3=1.0)
+    mask = paint(found, regions, probability, GRID, GRID)
+    np.testing.assert_array_equal(mask == 1, sure > 0.8)
+    np.testing.assert_array_equal(mask == 2, unsure > np.float32(0.3))
 
 
 def test_a_region_beyond_the_target_leaves_no_trace():

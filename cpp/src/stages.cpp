@@ -47,6 +47,60 @@ at::Tensor one_pass(const at::Tensor& hu, const at::Tensor& region, const Networ
   return probability;
 }
 
+// Appends the regions above the threshold that hold no voxel of ``taken``, and marks the voxels of all regions there.
+void group_above(const Scan& scan, const std::vector<float>& probability, const Constants& c, float threshold,
+                 std::vector<bool>& taken, std::vector<Candidate>& out) {
+  const auto& [depth, height, width] = scan.geometry.shape;
+  const double voxel = scan.geometry.voxel_volume();
+  const auto top = static_cast<size_t>(std::max(1.0, std::nearbyint(c.score_volume_mm3 / voxel)));
+  std::vector<bool> open(probability.size());
+  for (size_t i = 0; i < open.size(); ++i)
+    open[i] = probability[i] > threshold && scan.region[i] != 0;
+  std::vector<int64_t> members;
+  for (int64_t seed = 0; seed < static_cast<int64_t>(open.size()); ++seed) {
+    if (!open[seed]) continue;
+    members.assign(1, seed);
+    open[seed] = false;
+    for (size_t next = 0; next < members.size(); ++next) {
+      const int64_t z = members[next] / (height * width), y = members[next] / width % height, x = members[next] % width;
+      for (int64_t k = std::max<int64_t>(z - 1, 0); k <= std::min(z + 1, depth - 1); ++k)
+        for (int64_t j = std::max<int64_t>(y - 1, 0); j <= std::min(y + 1, height - 1); ++j)
+          for (int64_t i = std::max<int64_t>(x - 1, 0); i <= std::min(x + 1, width - 1); ++i) {
+            const int64_t at = (k * height + j) * width + i;
+            if (!open[at]) continue;
+            open[at] = false;
+            members.push_back(at);
+          }
+    }
+    const auto count = static_cast<double>(members.size());
+    if (count * voxel < c.min_volume_mm3) continue;
+    const bool known = std::any_of(members.begin(), members.end(), [&](int64_t at) { return taken[at]; });
+    for (const int64_t at : members) taken[at] = true;
+    if (known) continue;
+    Candidate candidate;
+    double weight = 0, hu = 0;
+    std::vector<double> values;
+    for (const int64_t at : members) {
+      const double p = probability[at];
+      weight += p;
+      hu += scan.hu[at];
+      values.push_back(p);
+      candidate.center_zyx[0] += p * static_cast<double>(at / (height * width));
+      candidate.center_zyx[1] += p * static_cast<double>(at / width % height);
+      candidate.center_zyx[2] += p * static_cast<double>(at % width);
+    }
+    for (double& position : candidate.center_zyx) position /= weight;
+    std::sort(values.begin(), values.end(), std::greater<>());
+    const size_t used = std::min(top, values.size());
+    candidate.score = std::accumulate(values.begin(), values.begin() + static_cast<int64_t>(used), 0.0) /
+                      static_cast<double>(used);
+    candidate.center_lps = scan.geometry.to_lps(candidate.center_zyx);
+    candidate.volume_mm3 = count * voxel;
+    candidate.mean_hu = hu / count;
+    out.push_back(candidate);
+  }
+}
+
 }  // namespace
 
 Preprocessing::Preprocessing(const Json& json)
@@ -72,7 +126,9 @@ Constants::Constants(const Json& json)
     flip_axes.emplace_back();
     for (const Json& axis : axes.list()) flip_axes.back().push_back(axis.integer());
   }
-  segmentation_threshold = json.at("segmentation_threshold").number();
+  segmentation_thresholds.push_back(json.at("segmentation_threshold").number());
+  for (const Json& lower : json.at("segmentation_lower_thresholds").list())
+    segmentation_thresholds.push_back(lower.number());
   min_volume_mm3 = json.at("min_volume_mm3").number();
   score_volume_mm3 = json.at("score_volume_mm3").number();
   most_candidates = json.at("most_candidates").integer();
@@ -112,53 +168,10 @@ std::vector<float> segment(const Scan& scan, const Network& network, const Const
 }
 
 std::vector<Candidate> group(const Scan& scan, const std::vector<float>& probability, const Constants& c) {
-  const auto& [depth, height, width] = scan.geometry.shape;
-  const double voxel = scan.geometry.voxel_volume();
-  const auto top = static_cast<size_t>(std::max(1.0, std::nearbyint(c.score_volume_mm3 / voxel)));
-  std::vector<bool> open(probability.size());
-  for (size_t i = 0; i < open.size(); ++i)
-    open[i] = probability[i] > static_cast<float>(c.segmentation_threshold) && scan.region[i] != 0;
   std::vector<Candidate> out;
-  std::vector<int64_t> members;
-  for (int64_t seed = 0; seed < static_cast<int64_t>(open.size()); ++seed) {
-    if (!open[seed]) continue;
-    members.assign(1, seed);
-    open[seed] = false;
-    for (size_t next = 0; next < members.size(); ++next) {
-      const int64_t z = members[next] / (height * width), y = members[next] / width % height, x = members[next] % width;
-      for (int64_t k = std::max<int64_t>(z - 1, 0); k <= std::min(z + 1, depth - 1); ++k)
-        for (int64_t j = std::max<int64_t>(y - 1, 0); j <= std::min(y + 1, height - 1); ++j)
-          for (int64_t i = std::max<int64_t>(x - 1, 0); i <= std::min(x + 1, width - 1); ++i) {
-            const int64_t at = (k * height + j) * width + i;
-            if (!open[at]) continue;
-            open[at] = false;
-            members.push_back(at);
-          }
-    }
-    const auto count = static_cast<double>(members.size());
-    if (count * voxel < c.min_volume_mm3) continue;
-    Candidate candidate;
-    double weight = 0, hu = 0;
-    std::vector<double> values;
-    for (const int64_t at : members) {
-      const double p = probability[at];
-      weight += p;
-      hu += scan.hu[at];
-      values.push_back(p);
-      candidate.center_zyx[0] += p * static_cast<double>(at / (height * width));
-      candidate.center_zyx[1] += p * static_cast<double>(at / width % height);
-      candidate.center_zyx[2] += p * static_cast<double>(at % width);
-    }
-    for (double& position : candidate.center_zyx) position /= weight;
-    std::sort(values.begin(), values.end(), std::greater<>());
-    const size_t used = std::min(top, values.size());
-    candidate.score = std::accumulate(values.begin(), values.begin() + static_cast<int64_t>(used), 0.0) /
-                      static_cast<double>(used);
-    candidate.center_lps = scan.geometry.to_lps(candidate.center_zyx);
-    candidate.volume_mm3 = count * voxel;
-    candidate.mean_hu = hu / count;
-    out.push_back(candidate);
-  }
+  std::vector<bool> taken(probability.size());
+  for (const double threshold : c.segmentation_thresholds)
+    group_above(scan, probability, c, static_cast<float>(threshold), taken, out);
   std::stable_sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.score > b.score; });
   return out;
 }

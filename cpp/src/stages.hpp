@@ -29,7 +29,8 @@ struct Constants {
   int16_t fill_hu;
   int64_t in_channels, multiple, segmentation_flips, nodule_flips;
   std::vector<std::vector<int64_t>> flip_axes;
-  double segmentation_threshold, min_volume_mm3, score_volume_mm3;
+  std::vector<double> segmentation_thresholds;  // from the highest
+  double min_volume_mm3, score_volume_mm3;
   int64_t most_candidates, most_findings;
   double join_intercept, join_segmentation, join_classification, nodule_threshold;
   double malignancy_intercept, malignancy_slope;

@@ -28,6 +28,7 @@ class Candidate:
         box_zyx: first and one-past-last voxel along each axis of the analysis grid.
         volume_mm3: volume of the region.
         score: mean of the highest probabilities in the region, in [0, 1].
+        threshold: the region's voxels have a higher probability than this.
     """
 
     center_zyx: Vector3
@@ -35,6 +36,7 @@ class Candidate:
     box_zyx: tuple[Shape3, Shape3]
     volume_mm3: float
     score: float
+    threshold: float
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,9 @@ STEPS = (
     ),
     (
         "group: voxels with p > segmentation_threshold within near_lung_mm of the lungs; regions of 26-connected "
-        "voxels of at least min_volume_mm3; centre = mean of positions weighted by p; score = mean of its highest p "
-        "over score_volume_mm3 (at least one voxel); at most most_candidates, best first"
+        "voxels of at least min_volume_mm3; then, for each of segmentation_lower_thresholds from the highest, such "
+        "regions of p above it that hold no region found before; centre = mean of positions weighted by p; score = "
+        "mean of its highest p over score_volume_mm3 (at least one voxel); at most most_candidates, best first"
     ),
     (
         "classify: crop_zyx voxels of the nodule network's grid around the rounded centre, voxel shape // 2 "
@@ -72,6 +73,7 @@ class PipelineConstants:
     nodule_flips: int
     flip_axes: tuple[tuple[int, ...], ...]
     segmentation_threshold: float
+    segmentation_lower_thresholds: tuple[float, ...]
     min_volume_mm3: float
     near_lung_mm: float
     score_volume_mm3: float
@@ -102,6 +104,7 @@ def pipeline_constants(segmentation: Card, nodule: Card, malignancy: DiameterRul
         nodule_flips=nodule.flips,
         flip_axes=FLIPS,
         segmentation_threshold=segmentation.threshold,
+        segmentation_lower_thresholds=tuple(sorted(segmentation.lower_thresholds, reverse=True)),
         min_volume_mm3=segmentation.min_volume_mm3,
         near_lung_mm=NEAR_LUNG_MM,
         score_volume_mm3=SCORE_VOLUME_MM3,

@@ -101,6 +101,8 @@ class Card:
         calibration: how its answers become probabilities.
         reliability: how often probabilities came true on the data of ``metrics``, out of fold.
         threshold: the cut on its probability that the pipeline uses.
+        lower_thresholds: regions above one of these are candidates too where nothing is marked above a higher one
+            (segmentation only).
         operating_points: other cuts by name (high, balanced, specific sensitivity), where they were measured.
         min_volume_mm3: regions below this volume are not candidates (segmentation only).
         flips: over how many mirrored copies of its input the answer is averaged in the pipeline.
@@ -121,6 +123,7 @@ class Card:
     calibration: Calibration = field(default_factory=Calibration)
     reliability: tuple[ReliabilityBin, ...] = ()
     threshold: float = 0.5
+    lower_thresholds: tuple[float, ...] = ()
     operating_points: dict[str, float] = field(default_factory=dict)
     min_volume_mm3: float = 0.0
     flips: int = 1

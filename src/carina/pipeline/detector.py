@@ -156,6 +156,7 @@ class Detector:
                 near_lungs,
                 scan.geometry,
                 threshold=self.segmenter.card.threshold,
+                lower_thresholds=self.segmenter.card.lower_thresholds,
                 min_volume_mm3=self.segmenter.card.min_volume_mm3,
             )
             warnings = volume.source.warnings
@@ -183,14 +184,7 @@ class Detector:
             )
             if self.rater:
                 findings = rate(findings, _on_grid_of(self.rater, scan, volume), self.rater)
-            mask = paint(
-                chosen,
-                marked,
-                probability,
-                scan.geometry,
-                volume.geometry,
-                threshold=self.segmenter.card.threshold,
-            )
+            mask = paint(chosen, marked, probability, scan.geometry, volume.geometry)
             sizes = measure(volume, mask)
             findings = tuple(_with_size(f, sizes[f.id]) if f.id in sizes else f for f in findings)
         report = Report(

@@ -3,11 +3,16 @@
 Regions connect over faces, edges and corners (26 neighbours): a small nodule of a few voxels, or one whose parts touch
 only diagonally on the anisotropic grid, stays one candidate. Nothing is eroded; only ``min_volume_mm3`` removes.
 
+Where nothing is marked, lower thresholds may be tried in turn. Cutting once at the lowest would merge neighbours, and
+cutting once at the highest would lose what the network is less sure of.
+
 The map is read once, plane by plane; all else is done on the list of marked voxels and of their runs along rows. No
 other array of the volume's size is made: clearing one would take longer than everything else here.
 
 Must not know networks, lungs or findings of other stages.
 """
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64
@@ -27,6 +32,7 @@ def group(
     geometry: Geometry,
     *,
     threshold: float,
+    lower_thresholds: Sequence[float] = (),
     min_volume_mm3: float,
 ) -> tuple[list[Candidate], list[Bool[np.ndarray, "_z _y _x"]]]:
     """Group marked voxels into candidates.
@@ -36,18 +42,45 @@ def group(
         inside: where voxels may be marked, as a rule the dilated lungs.
         geometry: where the voxels lie in the patient.
         threshold: a voxel is marked if its probability is higher.
+        lower_thresholds: regions of voxels above one of these are candidates too where they hold no candidate that
+            is found above a higher one.
         min_volume_mm3: regions smaller than this are left out.
 
     Returns:
         Candidates, highest score first, and for each the voxels of its box that belong to it.
     """
-    marked = _marked(probability, inside, threshold)
-    if not marked.size:
-        return [], []
-    owner = _regions(marked, probability.shape)
-    voxels = np.stack(np.unravel_index(marked, probability.shape))
-    p = probability[tuple(voxels)].astype(np.float64)
+    marked = _marked(probability, inside, min((threshold, *lower_thresholds)))
+    p = probability.reshape(-1)[marked]
+    taken = np.zeros(len(marked), bool)
+    found: list[tuple[Candidate, Bool[np.ndarray, "_z _y _x"]]] = []
+    for cut in sorted((threshold, *lower_thresholds), reverse=True):
+        above = np.flatnonzero(p > cut)
+        if not above.size:
+            continue
+        owner = _regions(marked[above], probability.shape)
+        large = np.bincount(owner) >= min_volume_mm3 / geometry.voxel_volume_mm3
+        new = large & (np.bincount(owner, taken[above]) == 0)
+        taken[above] |= large[owner]
+        ours = above[new[owner]]
+        found += _candidates(marked[ours], p[ours], owner[new[owner]], probability.shape, geometry, cut)
+    found.sort(key=lambda pair: -pair[0].score)
+    return [candidate for candidate, _ in found], [region for _, region in found]
 
+
+def _candidates(
+    marked: Int64[np.ndarray, " n"],
+    probability: Float32[np.ndarray, " n"],
+    owner: Int32[np.ndarray, " n"],
+    shape: Shape3,
+    geometry: Geometry,
+    threshold: float,
+) -> Iterator[tuple[Candidate, Bool[np.ndarray, "_z _y _x"]]]:
+    """Every region's candidate and the voxels of its box that belong to it, in the order of their first voxels."""
+    if not marked.size:
+        return
+    owner = np.unique(owner, return_inverse=True)[1]
+    voxels = np.stack(np.unravel_index(marked, shape))
+    p = probability.astype(np.float64)
     order = np.lexsort((-p, owner))  # by region, and the highest first within each
     count = np.bincount(owner)
     first = np.cumsum(count) - count
@@ -57,23 +90,18 @@ def group(
     top = max(round(SCORE_VOLUME_MM3 / geometry.voxel_volume_mm3), 1)
     best = order[np.arange(len(order)) - first[owner[order]] < top]
     scores = np.bincount(owner[best], p[best]) / np.minimum(count, top)
-
-    kept = np.flatnonzero(count >= min_volume_mm3 / geometry.voxel_volume_mm3)
-    kept = kept[np.argsort(-scores[kept], kind="stable")]
-    candidates = [
-        Candidate(
+    for k in range(len(count)):
+        candidate = Candidate(
             center_zyx=_triple(centers[k]),
             center_lps=_triple(geometry.to_lps(centers[k])),
             box_zyx=(_index(low[k]), _index(high[k] + 1)),
             volume_mm3=float(count[k] * geometry.voxel_volume_mm3),
             score=float(scores[k]),
+            threshold=threshold,
         )
-        for k in kept
-    ]
-    regions = [np.zeros(high[k] + 1 - low[k], bool) for k in kept]
-    for region, k in zip(regions, kept, strict=True):
+        region = np.zeros(high[k] + 1 - low[k], bool)
         region[tuple(voxels[:, order[first[k] : first[k] + count[k]]] - low[k][:, None])] = True
-    return candidates, regions
+        yield candidate, region
 
 
 def _marked(

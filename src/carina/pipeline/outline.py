@@ -16,13 +16,11 @@ def paint(
     probability: Float32[np.ndarray, "z y x"],
     grid: Geometry,
     target: Geometry,
-    *,
-    threshold: float,
 ) -> UInt8[np.ndarray, "Z Y X"]:
     """A mask on ``target`` whose value is the position of the candidate in ``candidates``, from 1.
 
-    The probability around each region is interpolated at the target's voxels and cut at ``threshold``: only the
-    box of the region is touched.
+    The probability around each region is interpolated at the target's voxels and cut at the candidate's threshold:
+    only the box of the region is touched.
 
     Args:
         candidates: at most 255, the most important first (it wins where two overlap).
@@ -30,7 +28,6 @@ def paint(
         probability: what was segmented, on ``grid``.
         grid: the analysis grid.
         target: the grid to paint on.
-        threshold: probability at the edge of a region.
     """
     mask = np.zeros(target.shape_zyx, np.uint8)
     to_grid = np.linalg.inv(grid.affine) @ target.affine
@@ -52,5 +49,5 @@ def paint(
             order=1,
         )
         part = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-        part[values > threshold] = value
+        part[values > candidate.threshold] = value
     return mask

@@ -42,6 +42,7 @@ class SegmentationSettings(RunSettings):
         loss: "marking" (Dice, positives, hardest negatives) or "missed-dice" (the textbook's).
         filters: channels of the network at full resolution.
         threshold: of the pipeline on the network's answer, for the card.
+        lower_thresholds: tried by the pipeline where nothing is marked, for the card.
         min_volume_mm3: smallest region that the pipeline takes for a candidate, for the card.
         flips: over how many mirrored copies the pipeline averages, for the card.
         fit: how to train.
@@ -57,6 +58,7 @@ class SegmentationSettings(RunSettings):
     loss: str = "marking"
     filters: int = 16
     threshold: float = 0.5
+    lower_thresholds: tuple[float, ...] = ()
     min_volume_mm3: float = 0.0
     flips: int = 1
     monitor: str = "dice"

@@ -195,6 +195,7 @@ def train_segmentation(
         metrics=result.metrics,
         measured_on=f"crops of {len(validation)} held-out scans" if validation else "the training crops",
         threshold=settings.threshold,
+        lower_thresholds=settings.lower_thresholds,
         min_volume_mm3=settings.min_volume_mm3,
         flips=settings.flips,
         summary=f"{'2.5-D' if settings.network == 'unet' else '3-D'} U-Net: marks voxels of nodules",
