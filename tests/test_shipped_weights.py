@@ -15,7 +15,7 @@ from carina.data.known_lesions import boxes_lps, read_known_lesions
 from carina.data.lidc import find_nodules, read_scan
 from carina.data.phantom import make_phantom
 from carina.findings import Finding
-from carina.io import read_ct, write_image
+from carina.io import read_ct, read_image, write_image
 from carina.models.card import load_card
 from carina.pipeline import Detector
 
@@ -108,6 +108,20 @@ def test_the_mask_of_the_nodule_agrees_with_its_four_readers(
     dice = 2 * (marked & truth).sum() / (marked.sum() + truth.sum())
     print(f"Dice {dice:.3f}")
     assert dice >= 0.85
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_tumour_of_an_unseen_chest_is_the_first_finding(
+    detector: Detector, chest_and_tumour: tuple[Path, Path]
+) -> None:
+    chest, tumour = chest_and_tumour
+    truth, grid = read_image(tumour)
+    findings = detector.detect(chest).report.findings
+    on_tumour = [bool(truth[tuple(np.rint(grid.to_zyx(f.center_lps)).astype(int))]) for f in findings]
+    print(f"{chest.name}: {[(round(f.p_nodule, 3), hit) for f, hit in zip(findings, on_tumour, strict=True)]}")
+    assert on_tumour[0]
+    assert on_tumour.count(False) <= 1
 
 
 @pytest.mark.data
