@@ -25,7 +25,7 @@ from carina.io.luna import Candidate, LunaCohort, read_candidates
 from carina.learn.calibrate import fit_logistic
 from carina.models.card import Calibration, Card, ReliabilityBin
 
-OPERATING_RATES = {"high": 4.0, "balanced": 1.5, "specific": 0.25}
+OPERATING_RATES = {"high": 4.0, "balanced": 1.0, "specific": 0.25}
 """False positives per scan that each sensitivity setting allows on held-out data, not counting look-alikes."""
 
 LOOKALIKE_MM = 10.0
