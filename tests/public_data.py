@@ -4,7 +4,7 @@
 - ``lung1_image.nrrd``, ``lung2_image.nrrd`` and their ``_label``: two chest CTs with the outline of a tumour, from the
   test cases of PyRadiomics (BSD).
 
-Nothing but archives is unpacked from these packages; they are not installed.
+The packages are downloaded, not installed.
 """
 
 import os
