@@ -235,7 +235,7 @@ def test_key_changes_with_everything_that_matters(cohort):
 
 
 COMMAND = (
-    "import os, sys; from pathlib import Path; from carina.cli.prepare import Prepare; os.setpgid(0, 0);"
+    "import sys; from pathlib import Path; from carina.cli.prepare import Prepare;"
     "Prepare((Path(sys.argv[1]),), Path(sys.argv[2]), int(sys.argv[3]), spacing_mm=(2.5, 2.0, 2.0)).run()"
 )
 
@@ -245,17 +245,41 @@ COMMAND = (
 def test_killed_while_writing_the_same_command_ends_with_the_same_bytes(store, cohort, tmp_path, jobs):
     folder = tmp_path / "killed"
     command = [sys.executable, "-c", COMMAND, str(cohort), str(folder), str(jobs)]
-    process = subprocess.Popen(command)
-    while process.poll() is None and not list(folder.glob(".partial-*/hu.npy")):
-        time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    wait_for_group(process.pid)
-    assert list(folder.glob(".partial-*"))
+    process = subprocess.Popen(command, start_new_session=True)
+    kill_while_writing(process, folder)
     for complete in (f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")):
         assert Scan.from_folder(complete).hu().size > 0
     with pytest.raises(InputError, match="no finished prepared store"):
         Store(folder)
+    subprocess.run(command, check=True)
+    assert content(folder) == content(store.folder)
+
+
+def kill_while_writing(process: subprocess.Popen, folder: Path) -> None:
+    """Kill a process and its workers while a scan lies half written; stopped first, since they may be about to rename it."""
+    while process.poll() is None:
+        time.sleep(0.001)
+        if list(folder.glob(".partial-*/hu.npy")):
+            os.killpg(process.pid, signal.SIGSTOP)
+            time.sleep(0.05)
+            if list(folder.glob(".partial-*/hu.npy")):
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return
+            os.killpg(process.pid, signal.SIGCONT)
+    pytest.fail("the run ended before it could be killed")
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_command_that_was_killed(store, cohort, tmp_path):
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-c", COMMAND, str(cohort), str(folder), "2"]
+    process = subprocess.Popen(command, start_new_session=True)
+    while process.poll() is None and not list(folder.glob(".partial-*")):
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    wait_for_group(process.pid)
     subprocess.run(command, check=True)
     assert content(folder) == content(store.folder)
 
