@@ -35,6 +35,13 @@ def write(folder: Path) -> tuple[Path, Path]:
     return folder / "found", folder / "cohort"
 
 
+def test_nodules_of_scans_without_a_result_do_not_count(tmp_path: Path) -> None:
+    found, cohort = write(tmp_path)
+    with (cohort / "annotations.csv").open("a") as table:
+        table.write("another,0.0,0.0,0.0,14.0,1000.0,solid,1\n")
+    assert judge(found, cohort).nodules.series_uid == (UID,)
+
+
 def test_marks_on_a_nodule_beyond_its_radius_are_not_judged_but_teach(tmp_path: Path) -> None:
     judged = judge(*write(tmp_path))
     assert judged.truth.tolist() == [1, -1, -1, 0]

@@ -40,7 +40,7 @@ class Judged:
 
     Attributes:
         detections: one row per candidate; ``score`` is what ``carina detect`` called ``probability``.
-        nodules: the truth.
+        nodules: the truth, in the scans that were detected in.
         segmentation: score of the first stage.
         classification: score of the second stage, NaN where it was left out.
         truth: 1 nodule, 0 not, -1 not judged.
@@ -74,6 +74,8 @@ def judge(results: Path, cohort: Path) -> Judged:
     detections, segmentation = read_detections_with(results, "segmentation_score", empty=np.nan)
     _, classification = read_detections_with(results, "classification_score", empty=np.nan)
     nodules = read_nodules(cohort / "annotations.csv")
+    # Results of one cohort may lie in several folders; each brings the nodules of its own scans.
+    nodules = nodules.where(np.isin(nodules.series_uid, list(detections.scans)))
     outcome = match(detections, nodules, scans=sorted(detections.scans), marks_per_scan=None).outcome
     truth = np.isin(outcome, [Outcome.HIT, Outcome.DUPLICATE]).astype(np.int64)
     label = labels_under(detections, cohort)
