@@ -1,5 +1,8 @@
 """Every runtime gives PyTorch's numbers, and one place chooses among them."""
 
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -75,6 +78,37 @@ def test_answers_stay_when_the_network_is_called_again(unet: Path, name: Runtime
     kept = first.copy()
     network(-scaled((2, 5, 16, 16)))
     np.testing.assert_array_equal(first, kept)
+
+
+CORES_WHILE_COMPUTING = """
+import os, sys, threading
+from pathlib import Path
+import numpy as np, torch
+from carina.pipeline.runtime import Network
+
+free, seen, done = os.sched_getaffinity(0), set(), threading.Event()
+network = Network.load(Path(sys.argv[1]), torch.device("cpu"), sys.argv[2])
+
+def watch():
+    while not done.wait(0.001):
+        seen.update(frozenset(os.sched_getaffinity(int(thread))) for thread in os.listdir("/proc/self/task"))
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+for _ in range(20):
+    network(np.zeros((4, 5, 64, 64), np.float32))
+done.set()
+watcher.join()
+sys.exit(0 if seen == {frozenset(free)} else f"bound to {seen}")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores of threads are read from Linux")
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_no_thread_is_bound_to_a_core_that_other_processes_want_too(unet: Path, name: Runtime) -> None:
+    load(unet, name)
+    command = [sys.executable, "-c", CORES_WHILE_COMPUTING, str(unet), name]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

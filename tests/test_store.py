@@ -256,7 +256,7 @@ def test_killed_while_writing_the_same_command_ends_with_the_same_bytes(store, c
 
 
 def kill_while_writing(process: subprocess.Popen, folder: Path) -> None:
-    """Kill a process and its workers while a scan lies half written; stopped first, since they may be about to rename it."""
+    """Kill a process and its workers while a scan lies half written; stopped first, since they may just rename it."""
     while process.poll() is None:
         time.sleep(0.001)
         if list(folder.glob(".partial-*/hu.npy")):
