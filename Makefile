@@ -55,7 +55,7 @@ check: setup  ## format, lint, types, layers, spelling
 
 docs: $(BIN)/carina  ## the site into site/, with the guide's code run; a page that fails or warns stops it
 	$(PIP) --constraint constraints.txt --editable '.[docs]'
-	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 fmt:  ## put the code into the project's form
 	$(BIN)/ruff format src tests benchmarks docs
