@@ -54,9 +54,11 @@ def draw(volume: Volume, folder: Path) -> None:
         lower_thresholds=card.lower_thresholds,
         min_volume_mm3=card.min_volume_mm3,
     )
-    finer = prepare_on(volume, scan.lungs, detector.classifier.card.preprocessing)
-    seen = classify(finer, [c.center_lps for c in found], detector.classifier, flips=detector.classifier.card.flips)
-    p_nodule = join(np.array([c.score for c in found]), seen, detector.classifier.card)
+    second = detector.classifier.card
+    finer = prepare_on(volume, scan.lungs, second.preprocessing)
+    centers = [c.center_lps for c in found]
+    seen = classify(finer, centers, detector.classifier, flips=second.flips, again_above=second.again_above)
+    p_nodule = join(np.array([c.score for c in found]), seen, second)
     best = int(np.argmax(p_nodule)) if found else 0
     center = np.array(found[best].center_lps if found else scan.geometry.to_lps(np.array(scan.hu.shape) / 2))
 

@@ -75,6 +75,17 @@ def test_flips_average_the_log_odds_of_mirrored_crops(network, folder):
         assert found == pytest.approx(1 / (1 + np.exp(-np.mean(log_odds[:flips]))), abs=1e-6)
 
 
+@pytest.mark.parametrize("batch", [1, 16])
+def test_only_what_the_first_look_leaves_open_is_looked_at_again(network, batch):
+    one = classify(SCAN, places(CENTERS), network, batch=batch)
+    eight = classify(SCAN, places(CENTERS), network, flips=8, batch=batch)
+    assert np.abs(one - eight).min() > 1e-6
+    cut = float(np.median(one))
+    found = classify(SCAN, places(CENTERS), network, flips=8, again_above=cut, batch=batch)
+    np.testing.assert_allclose(found, np.where(one >= cut, eight, one), atol=1e-6)
+    assert 0 < (one >= cut).sum() < len(CENTERS)
+
+
 def test_answers_are_probabilities(network):
     found = classify(SCAN, places(CENTERS), network)
     assert np.all((found > 0) & (found < 1))
@@ -88,6 +99,9 @@ def test_progress_rises_to_one(network):
     seen: list[float] = []
     classify(SCAN, places(CENTERS), network, batch=2, progress=seen.append)
     assert seen == [0.4, 0.8, 1.0]
+    seen.clear()
+    classify(SCAN, places(CENTERS), network, flips=4, batch=2, progress=seen.append)
+    assert seen == [0.2, 0.4, 0.5, 0.7, 0.9, 1.0]
 
 
 def card(**calibration: float) -> Card:

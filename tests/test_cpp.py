@@ -64,6 +64,21 @@ def telling_thresholds(subject, volume):
     return cuts
 
 
+def telling_first_look(weights, scan):
+    """A cut that the first look passes at some of the candidates; more looks would change the answers on both sides."""
+    detector = Detector.load(weights, device="cpu", runtime="torch")
+    once = replace(detector.classifier, card=replace(detector.classifier.card, flips=1))
+    each = [replace(detector, classifier=network).detect(scan).report for network in (once, detector.classifier)]
+    by_one, by_all = ({f.center_lps: f.classification_score for f in report.findings} for report in each)
+    first, mean = np.array(sorted((by_one[center], by_all[center]) for center in by_one.keys() & by_all)).T
+    gap = np.diff(first[1:-1]).argmax() + 2
+    assert first[gap] - first[gap - 1] > 1e-6
+    changed = np.abs(first - mean) > 1e-3
+    assert changed[:gap].any()
+    assert changed[gap:].any()
+    return float(first[gap - 1 : gap + 1].mean())
+
+
 @pytest.fixture(scope="session")
 def case(tmp_path_factory):
     """A phantom, tiny networks that mark parts of it, everything exported, and Python's report."""
@@ -85,6 +100,9 @@ def case(tmp_path_factory):
     evidence = RuleEvidence("none", "none", (), 1, 1, 0.5, (0.4, 0.6), 0.0, 0.0, "made up")
     rule = DiameterRule(-5.0, 1.5, "log", evidence)
     rule.save(weights / "malignancy.json")
+    subject = subjects["nodule"]
+    card = replace(subject.card, again_above=telling_first_look(weights, scan))
+    subjects["nodule"] = replace(subject, card=save_model(weights / "nodule", subject.module, card))
     entries = {name: export_model(s, exported, ["traced", "scripted", "aoti"]) for name, s in subjects.items()}
     write_manifest(exported, Manifest("0", "", entries))
     constants = pipeline_constants(subjects["segmentation"].card, subjects["nodule"].card, rule)

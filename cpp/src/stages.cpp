@@ -101,6 +101,40 @@ void group_above(const Scan& scan, const std::vector<float>& probability, const 
   }
 }
 
+// The sum of the network's logits over mirrored copies, from..until of flip_axes, of the crops around some of the centres.
+at::Tensor look(const Scan& scan, const std::vector<Vector3>& centers_lps, const std::vector<size_t>& chosen,
+                const Network& network, const Constants& c, int64_t from, int64_t until) {
+  const auto& shape = scan.geometry.shape;
+  const auto& [depth, height, width] = c.crop;
+  at::Tensor total = at::zeros({static_cast<int64_t>(chosen.size()), 2}, at::kDouble);
+  for (size_t first = 0; first < chosen.size(); first += kBatch) {
+    const auto count = static_cast<int64_t>(std::min<size_t>(kBatch, chosen.size() - first));
+    at::Tensor crops = at::empty({count, 1, depth, height, width});
+    float* to = crops.data_ptr<float>();
+    for (int64_t n = 0; n < count; ++n) {
+      const Vector3 center = scan.geometry.to_zyx(centers_lps[chosen[first + static_cast<size_t>(n)]]);
+      Shape3 begin{};
+      for (int axis = 0; axis < 3; ++axis)
+        begin[axis] = static_cast<int64_t>(std::nearbyint(center[axis])) - c.crop[axis] / 2;
+      for (int64_t z = begin[0]; z < begin[0] + depth; ++z)
+        for (int64_t y = begin[1]; y < begin[1] + height; ++y)
+          for (int64_t x = begin[2]; x < begin[2] + width; ++x) {
+            const bool inside = z >= 0 && z < shape[0] && y >= 0 && y < shape[1] && x >= 0 && x < shape[2];
+            *to++ = c.nodule.scaled(inside ? scan.hu[(z * shape[1] + y) * shape[2] + x] : c.fill_hu);
+          }
+    }
+    at::Tensor logits = total.narrow(0, static_cast<int64_t>(first), count);
+    for (int64_t k = from; k < until; ++k) {
+      std::vector<int64_t> axes = c.flip_axes.at(static_cast<size_t>(k));
+      for (int64_t& axis : axes) axis += 2;  // after the batch and the channel
+      logits += call(network, crops.flip(axes), {count, 2});
+    }
+  }
+  return total;
+}
+
+double nodule(const at::Tensor& logits) { return at::softmax(logits, 0)[1].item<double>(); }
+
 }  // namespace
 
 Preprocessing::Preprocessing(const Json& json)
@@ -122,6 +156,7 @@ Constants::Constants(const Json& json)
   multiple = json.at("multiple").integer();
   segmentation_flips = json.at("segmentation_flips").integer();
   nodule_flips = json.at("nodule_flips").integer();
+  nodule_again_above = json.at("nodule_again_above").number();
   for (const Json& axes : json.at("flip_axes").list()) {
     flip_axes.emplace_back();
     for (const Json& axis : axes.list()) flip_axes.back().push_back(axis.integer());
@@ -179,34 +214,18 @@ std::vector<Candidate> group(const Scan& scan, const std::vector<float>& probabi
 std::vector<double> classify(const Scan& scan, const std::vector<Vector3>& centers_lps, const Network& network,
                              const Constants& c) {
   const c10::NoGradGuard no_grad;
-  const auto& shape = scan.geometry.shape;
-  const auto& [depth, height, width] = c.crop;
-  std::vector<double> out;
-  for (size_t first = 0; first < centers_lps.size(); first += kBatch) {
-    const auto count = static_cast<int64_t>(std::min<size_t>(kBatch, centers_lps.size() - first));
-    at::Tensor crops = at::empty({count, 1, depth, height, width});
-    float* to = crops.data_ptr<float>();
-    for (int64_t n = 0; n < count; ++n) {
-      const Vector3 center = scan.geometry.to_zyx(centers_lps[first + static_cast<size_t>(n)]);
-      Shape3 begin{};
-      for (int axis = 0; axis < 3; ++axis)
-        begin[axis] = static_cast<int64_t>(std::nearbyint(center[axis])) - c.crop[axis] / 2;
-      for (int64_t z = begin[0]; z < begin[0] + depth; ++z)
-        for (int64_t y = begin[1]; y < begin[1] + height; ++y)
-          for (int64_t x = begin[2]; x < begin[2] + width; ++x) {
-            const bool inside = z >= 0 && z < shape[0] && y >= 0 && y < shape[1] && x >= 0 && x < shape[2];
-            *to++ = c.nodule.scaled(inside ? scan.hu[(z * shape[1] + y) * shape[2] + x] : c.fill_hu);
-          }
-    }
-    at::Tensor logits = at::zeros({count, 2}, at::kDouble);
-    for (int64_t k = 0; k < c.nodule_flips; ++k) {
-      std::vector<int64_t> axes = c.flip_axes.at(static_cast<size_t>(k));
-      for (int64_t& axis : axes) axis += 2;  // after the batch and the channel
-      logits += call(network, crops.flip(axes), {count, 2});
-    }
-    const at::Tensor p = at::softmax(logits / static_cast<double>(c.nodule_flips), 1).select(1, 1);
-    for (int64_t n = 0; n < count; ++n) out.push_back(p[n].item<double>());
+  std::vector<double> out(centers_lps.size());
+  std::vector<size_t> every(centers_lps.size()), again;
+  std::iota(every.begin(), every.end(), size_t{0});
+  const at::Tensor first = look(scan, centers_lps, every, network, c, 0, 1);
+  for (const size_t n : every) {
+    out[n] = nodule(first[static_cast<int64_t>(n)]);
+    if (c.nodule_flips > 1 && out[n] >= c.nodule_again_above) again.push_back(n);
   }
+  const at::Tensor more = look(scan, centers_lps, again, network, c, 1, c.nodule_flips);
+  for (size_t k = 0; k < again.size(); ++k)
+    out[again[k]] = nodule((first[static_cast<int64_t>(again[k])] + more[static_cast<int64_t>(k)]) /
+                           static_cast<double>(c.nodule_flips));
   return out;
 }
 

@@ -30,7 +30,7 @@ struct Constants {
   int64_t in_channels, multiple, segmentation_flips, nodule_flips;
   std::vector<std::vector<int64_t>> flip_axes;
   std::vector<double> segmentation_thresholds;  // from the highest
-  double min_volume_mm3, score_volume_mm3;
+  double nodule_again_above, min_volume_mm3, score_volume_mm3;
   int64_t most_candidates, most_findings;
   double join_intercept, join_segmentation, join_classification, nodule_threshold;
   double malignancy_intercept, malignancy_slope;

@@ -45,8 +45,8 @@ STEPS = (
     ),
     (
         "classify: crop_zyx voxels of the nodule network's grid around the rounded centre, voxel shape // 2 "
-        "is the centre, fill_hu outside; mean of the logits over the first nodule_flips of flip_axes, the crop "
-        "mirrored along those axes; p_crop = softmax(logits)[1]"
+        "is the centre, fill_hu outside; p_crop = softmax(logits)[1]; where that is nodule_again_above or more, of the "
+        "mean of the logits over the first nodule_flips of flip_axes, the crop mirrored along those axes"
     ),
     (
         "join: p_nodule = 1 / (1 + exp(-(intercept + segmentation * logit(score) + classification * logit(p_crop)))), "
@@ -71,6 +71,7 @@ class PipelineConstants:
     multiple: int
     segmentation_flips: int
     nodule_flips: int
+    nodule_again_above: float
     flip_axes: tuple[tuple[int, ...], ...]
     segmentation_threshold: float
     segmentation_lower_thresholds: tuple[float, ...]
@@ -102,6 +103,7 @@ def pipeline_constants(segmentation: Card, nodule: Card, malignancy: DiameterRul
         multiple=2 ** (int(segmentation.spec["depth"]) - 1),
         segmentation_flips=segmentation.flips,
         nodule_flips=nodule.flips,
+        nodule_again_above=nodule.again_above,
         flip_axes=FLIPS,
         segmentation_threshold=segmentation.threshold,
         segmentation_lower_thresholds=tuple(sorted(segmentation.lower_thresholds, reverse=True)),

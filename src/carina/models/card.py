@@ -106,6 +106,7 @@ class Card:
         operating_points: other cuts by name (high, balanced, specific sensitivity), where they were measured.
         min_volume_mm3: regions below this volume are not candidates (segmentation only).
         flips: over how many mirrored copies of its input the answer is averaged in the pipeline.
+        again_above: mirrored copies are looked at only where the first look gives this probability (nodule only).
         summary: what stands behind the answer, in one sentence for reports.
         intended_use: what it is for.
         limits: what it is known not to do.
@@ -127,6 +128,7 @@ class Card:
     operating_points: dict[str, float] = field(default_factory=dict)
     min_volume_mm3: float = 0.0
     flips: int = 1
+    again_above: float = 0.0
     summary: str = ""
     intended_use: str = "Research on lung nodules in chest CT. Not for diagnosis."
     limits: str = ""

@@ -172,6 +172,7 @@ class Detector:
                     [c.center_lps for c in candidates],
                     self.classifier,
                     flips=self.classifier.card.flips,
+                    again_above=self.classifier.card.again_above,
                     progress=lambda done: progress("classify", done),
                 )
                 p_nodule, second = join(p_nodule, seen, self.classifier.card), seen.tolist()

@@ -39,12 +39,14 @@ class NoduleSettings(CandidateSettings):
         mined: what an earlier model marked, in LUNA16's format; class 0 become negatives, class 1 nodules.
         first_filters: channels of the network's first block.
         flips: over how many mirrored copies the pipeline averages, for the card.
+        again_above: what the first look must give for the other copies to be looked at, for the card.
         fit: how to train.
     """
 
     mined: Path | None = None
     first_filters: int = 8
     flips: int = 1
+    again_above: float = 0.0
     fit: FitSettings = field(
         default_factory=lambda: FitSettings(
             epochs=20,
@@ -153,6 +155,7 @@ def train_nodule(
         measured_on=f"candidates of {len(validation)} held-out scans" if validation else "the training crops",
         calibration=calibration,
         flips=settings.flips,
+        again_above=settings.again_above,
         summary="3-D network: probability that a candidate is a nodule",
         limits="Trained and measured on the data named above only.",
     )
