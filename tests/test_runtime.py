@@ -82,6 +82,7 @@ def test_answers_stay_when_the_network_is_called_again(unet: Path, name: Runtime
 
 CORES_WHILE_COMPUTING = """
 import os, sys, threading
+from contextlib import suppress
 from pathlib import Path
 import numpy as np, torch
 from carina.pipeline.runtime import Network
@@ -91,7 +92,9 @@ network = Network.load(Path(sys.argv[1]), torch.device("cpu"), sys.argv[2])
 
 def watch():
     while not done.wait(0.001):
-        seen.update(frozenset(os.sched_getaffinity(int(thread))) for thread in os.listdir("/proc/self/task"))
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(ProcessLookupError):  # it has just ended
+                seen.add(frozenset(os.sched_getaffinity(int(thread))))
 
 watcher = threading.Thread(target=watch)
 watcher.start()
