@@ -31,7 +31,8 @@ def prepare_openvino(module: nn.Module, card: Card) -> tuple[Compute, str]:
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        # Pinned, every process takes the machine's first cores, and several on one machine wait for each other.
+        # Else every process takes the machine's first cores, and several on one machine wait for each other.
+        "ENABLE_CPU_PINNING": False,
     }
     compiled = openvino.compile_model(openvino.Core().read_model(_onnx(module, card)), "CPU", settings)
     request, lock = compiled.create_infer_request(), threading.Lock()
