@@ -47,14 +47,18 @@ epochs = 1
 """
 
 
-def write_cohort(folder: Path, scans: int) -> None:
+NO_NODULE = ((-55.0, 0.0, -45.0), 6.0)
+"""A ball that the truth does not list, so that the calibration has false candidates whatever the training came to."""
+
+
+def write_cohort(folder: Path, scans: int, *unlisted: tuple[tuple[float, float, float], float]) -> None:
     """Chests with two balls each as nodules; the made-up rule calls the larger ones malignant."""
     rng = np.random.default_rng(len(folder.name))
     position = GRID.to_lps(np.stack(np.indices(GRID.shape_zyx), -1)) - MIDDLE
     for number in range(scans):
         uid = made_uid("chest", folder.name, number)
         balls = [((side + rng.uniform(-8, 8), *rng.uniform(-15, 15, 2)), r) for side, r in ((-55, 4.0), (55, 7.0))]
-        volume = chest(*balls, hu=60.0)
+        volume = chest(*balls, *unlisted, hu=60.0)
         mask, rows = np.zeros(GRID.shape_zyx, np.uint8), []
         for label, (center, radius) in enumerate(balls, 1):
             mask[np.linalg.norm(position - center, axis=-1) < radius] = label
@@ -70,7 +74,7 @@ def write_cohort(folder: Path, scans: int) -> None:
 def test_from_scans_to_weights_and_on_from_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work = tmp_path / "work"
     write_cohort(work / "train", 4)
-    write_cohort(work / "held-out", 3)
+    write_cohort(work / "held-out", 3, NO_NODULE)
     (tmp_path / "small.toml").write_text(PRESET)
     words = ["recipe", "-o", str(work), "--preset", str(tmp_path / "small.toml"), "--malignancy", "--jobs", "1", "-q"]
     for _ in range(2):
