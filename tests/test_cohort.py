@@ -131,6 +131,8 @@ def test_phantom_command_makes_a_cohort_and_goes_on_with_it(tmp_path: Path, caps
     written = first.stat().st_mtime_ns
     assert Phantom(out, scans=2, seed=3, **coarse).run() == 0
     assert "2 scans" in capsys.readouterr().out
+    assert Phantom(out, scans=2, seed=3, malignancy_rule=True, quiet=True, **coarse).run() == 0
+    assert capsys.readouterr() == ("", "")
     cohort = LunaCohort(out)
     assert len(cohort.scans) == 2
     assert first.stat().st_mtime_ns == written

@@ -317,7 +317,16 @@ def test_a_scan_that_fails_is_reported_and_the_others_go_on(cohort, tmp_path, ca
     store = Store(tmp_path / "store")
     assert [s.series_uid for s in store.scans] == [UIDS[0], UIDS[2]]
     assert list(store.failed) == ["1.2.3.9"]
-    assert "1.2.3.9: no lungs" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "2 scans of" in said.out
+    assert "1.2.3.9: no lungs" in said.out
+    assert "prepare:" in said.err
+    again = Prepare(data=(data,), output=tmp_path / "store", jobs=1, spacing_mm=(2.5, 2.0, 2.0), quiet=True)
+    assert again.run() == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("failed: 1.2.3.9: no lungs")
+    assert said.out.count("\n") == 1
+    assert "prepare:" not in said.err
 
 
 def test_stale_scans_go_only_when_asked(cohort, tmp_path):

@@ -16,7 +16,7 @@ class Phantom:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder of the cohort; scans that are there already are kept and not made again."""
 
-    scans: int = 1
+    scans: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
     """How many to make."""
 
     seed: int = 0
@@ -43,8 +43,11 @@ class Phantom:
     malignancy_rule: bool = False
     """Also write annotations_with_malignancy.csv by a made-up rule (type and size) to try fine-tuning; no medicine."""
 
-    jobs: int = 1
+    jobs: Annotated[int, tyro.conf.arg(aliases=["-j"])] = 1
     """Scans that are made at the same time, each by its own process."""
+
+    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
+    """No progress, no summary."""
 
     def run(self) -> int:
         """Make the scans and say where they lie."""
@@ -67,14 +70,16 @@ class Phantom:
             for seed, lacks in zip(seeds, empty, strict=True)
             if phantom_uid(seed) not in done
         ]
-        for _ in tqdm(self._make(todo), total=len(todo), unit="scan", disable=None):
+        for _ in tqdm(self._make(todo), total=len(todo), unit="scan", disable=self.quiet or None):
             pass
         if self.malignancy_rule:
             from carina.data.made_up_malignancy import RULE, label_cohort
 
             rows = label_cohort(self.output)
-            print(f"{sum(row.malignant for row in rows)} of {len(rows)} nodules malignant by a {RULE}")
-        print(f"{self.scans} scans in {self.output} ({self.scans - len(todo)} were there already)")
+            if not self.quiet:
+                print(f"{sum(row.malignant for row in rows)} of {len(rows)} nodules malignant by a {RULE}")
+        if not self.quiet:
+            print(f"{self.scans} scans in {self.output} ({self.scans - len(todo)} were there already)")
         return 0
 
     def _make(self, todo: "list[tuple[Phantom, int, int | None]]") -> Iterator[None]:

@@ -3,9 +3,12 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from carina.data.store import Store
 
 
 @dataclass
@@ -21,7 +24,7 @@ class Prepare:
     """Folders in LUNA16's layout, of DICOM, or with CT files; single CT files too."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The store to make or to go on with."""
-    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    jobs: Annotated[int, tyro.conf.arg(aliases=["-j"])] = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes; each holds one scan (about 0.7 GB for 512 x 512 x 400 voxels)."""
     annotations: Path | None = None
     """Nodule table (seriesuid, coordX, coordY, coordZ, diameter_mm) instead of DATA/annotations.csv."""
@@ -36,9 +39,11 @@ class Prepare:
     min_readers: int = 3
     """LIDC-IDRI: a nodule needs outlines of so many readers; what fewer saw is ignored."""
     spacing_mm: tuple[float, float, float] = (1.5, 1.0, 1.0)
-    """Spacing (z, y, x) of the analysis grid; the shipped models know the default only."""
+    """Spacing (z, y, x) of the analysis grid: the shipped nodule network learned on the default, the U-Net on 2 2 2."""
     remove_stale: bool = False
     """Afterwards delete prepared scans of earlier settings or tables."""
+    quiet: Annotated[bool, tyro.conf.arg(aliases=["-q"])] = False
+    """No progress, no summary; what failed is still said."""
 
     def run(self) -> int:
         """Prepare; exit code 1 if a scan failed."""
@@ -60,7 +65,17 @@ class Prepare:
             min_readers=self.min_readers,
         )
         settings = Preprocessing(spacing_zyx_mm=self.spacing_mm)
-        store = prepare(self.data, self.output, tables=tables, preprocessing=settings, jobs=self.jobs, progress=True)
+        store = prepare(
+            self.data, self.output, tables=tables, preprocessing=settings, jobs=self.jobs, progress=not self.quiet
+        )
+        stale = remove_stale(store) if self.remove_stale else 0
+        if not self.quiet:
+            self._sum_up(store, stale)
+        for name, reason in store.failed.items():
+            print(f"failed: {name}: {reason}")
+        return 1 if store.failed else 0
+
+    def _sum_up(self, store: "Store", stale: int) -> None:
         nodules = sum(len(scan.nodules) for scan in store.scans)
         patients = len({scan.patient_id for scan in store.scans})
         warned = sum(bool(scan.warnings) for scan in store.scans)
@@ -68,7 +83,4 @@ class Prepare:
         if warned:
             print(f"{warned} scans have warnings, see {self.output / 'manifest.json'}")
         if self.remove_stale:
-            print(f"{remove_stale(store)} scans of earlier settings deleted")
-        for name, reason in store.failed.items():
-            print(f"failed: {name}: {reason}")
-        return 1 if store.failed else 0
+            print(f"{stale} scans of earlier settings deleted")

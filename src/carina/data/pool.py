@@ -5,10 +5,11 @@ Must not know what they do.
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+
+from carina.parent import end_with_parent
 
 _LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
@@ -29,7 +30,7 @@ def scan_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     os.environ.update(dict.fromkeys(_LIMITS, "1"))
     try:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
             yield pool
     finally:
         for name, value in before.items():
@@ -37,15 +38,3 @@ def scan_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

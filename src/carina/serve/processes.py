@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from carina.serve.parent import end_with_parent
+from carina.parent import end_with_parent
 
 log = logging.getLogger("carina.serve")
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from carina.errors import CarinaError, InputError
+from carina.parent import end_with_parent
 from carina.serve.folder import RESULTS
 from carina.serve.limits import Limits
-from carina.serve.parent import end_with_parent
 from carina.serve.problems import is_no_space
 from carina.serve.settings import Settings
 
