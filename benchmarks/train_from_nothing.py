@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("demo-train"))
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--page", type=Path, default=PAGE, help="where the table goes")
+    parser.add_argument("--page", type=Path, help="where the table goes; default: the tutorial, for size small")
     arguments = parser.parse_args()
     out, size = arguments.output, SIZES[arguments.size]
     out.mkdir(parents=True, exist_ok=True)
@@ -70,8 +70,10 @@ def main() -> None:
     minutes = None if start is None else (time.monotonic() - start) / 60
     text = report(out, found, minutes, arguments.size, size)
     (out / "table.md").write_text(text)
-    before, _, rest = arguments.page.read_text().partition(BEGIN)
-    arguments.page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}")
+    page = arguments.page or (PAGE if arguments.size == "small" else None)
+    if page is not None:
+        before, _, rest = page.read_text().partition(BEGIN)
+        page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}")
     print(text)
 
 
