@@ -1,5 +1,6 @@
 """M29, M31: CT experiments run from a prepared store to weights that load, and learn what is there to be learned."""
 
+import re
 import subprocess
 import sys
 import time
@@ -384,3 +385,26 @@ def test_the_command_learns_the_same_in_two_processes(store: Store, tmp_path: Pa
     one, two = (dict(load_model(tmp_path / run / "model")[0].named_parameters()) for run in ("one", "two"))
     for name, parameter in one.items():
         torch.testing.assert_close(two[name], parameter, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_demo_train_in_small_goes_from_nothing_to_its_table_and_on_from_where_it_was(tmp_path: Path) -> None:
+    """Every command of the tutorial once. It stands here, with many tests, so that it does not run last and alone."""
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n")
+    command = [sys.executable, "-m", "benchmarks.train_from_nothing", "--size", "tiny", "--jobs", "1"]
+    command += ["-o", str(tmp_path / "run"), "--page", str(page)]
+    first = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr[-3000:]
+    text = page.read_text()
+    assert text.startswith("before\n<!-- table -->")
+    assert text.endswith("<!-- end of table -->\nafter\n")
+    assert "old" not in text
+    for variant in ("balanced, augmented", "not balanced", "not augmented", "neither"):
+        assert re.search(rf"\| {variant} \| [01]\.\d{{3}} ", text), variant
+    assert re.search(r"FROC average \| [01]\.\d{3} ", text)
+    again = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr[-3000:]
+    made_again = re.findall(r"^carina (\w+)", again.stdout, re.MULTILINE)
+    assert made_again == ["runs"], "only the comparison of runs is made anew"
