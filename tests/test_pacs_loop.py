@@ -153,7 +153,7 @@ def test_a_receiver_killed_in_mid_series_and_in_mid_analysis_handles_the_study_o
         assert not pacs.events("chosen")
         assert storescu(port, *files) == 0
         pacs.wait_for("chosen")
-        until(lambda: list((tmp_path / "q").glob("studies/*/work/*")))
+        until(lambda: any(list(work.iterdir()) for work in (tmp_path / "q" / "studies").glob("*/work")))
         pacs.kill()
     with running_pacs(tmp_path / "q", *arguments) as pacs:
         pacs.wait_for("done")

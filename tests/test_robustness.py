@@ -31,7 +31,7 @@ def test_bright_balls_stay_under_every_change_and_at_their_place(tmp_path: Path)
     )
     assert len(seen) == len(result.rows) == len(CHANGES)
     assert result.known == 2
-    assert 1 <= result.inserted <= 3
+    assert result.inserted == 2  # of three that are tried
     # The inserted nodules are darker than what these networks mark; the two balls are all that is found.
     assert [row.found for row in result.rows] == [2] * len(CHANGES)
     assert all(row.stayed == 2 and row.false == 0 and row.known_rank > 0 for row in result.rows)
