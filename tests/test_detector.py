@@ -1,5 +1,6 @@
 """The whole pipeline on a small chest with balls of known places, with networks whose answers are known."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from carina.errors import NoLungsError
 from carina.findings import Report
 from carina.geometry import Geometry
 from carina.io import write_image
+from carina.models.card import Card, save_model
 from carina.pipeline import Detection, Detector, detector
 from carina.volume import Source, Volume
-from small_models import save_known_models
+from small_models import save_known_models, sure_nodule_net
 
 GRID = Geometry.from_axes((70, 70, 100), spacing_zyx_mm=(2.5,) * 3, origin_lps=(-125, -87, 400))
 MIDDLE = GRID.to_lps((np.array(GRID.shape_zyx) - 1) / 2)
@@ -128,11 +130,31 @@ def test_without_the_second_stage_the_first_speaks(models):
     assert [model.role for model in report.models] == ["segmentation", "malignancy"]
 
 
+def test_a_malignancy_network_answers_in_place_of_the_rule(models, found, tmp_path):
+    folder = shutil.copytree(models, tmp_path / "rated")
+    save_model(
+        folder / "malignancy", sure_nodule_net(0.25), Card("rater", "malignancy", {"kind": "nodule", "first_filters": 1})
+    )
+    report = Detector.load(folder, runtime="torch").detect(chest(*BALLS)).report
+    assert [finding.p_malignant for finding in report.findings] == pytest.approx([0.25] * len(BALLS), abs=1e-6)
+    assert all(finding.p_malignant != pytest.approx(0.25, abs=0.01) for finding in found.report.findings)
+    assert report.patient.p_malignant == pytest.approx(0.9 * 0.25, abs=1e-6)
+    assert [(model.role, model.name) for model in report.models][-1] == ("malignancy", "rater")
+    assert "diameter-rule" not in [model.name for model in report.models]
+
+
 def test_too_many_candidates_are_cut_with_a_warning(models, monkeypatch):
     monkeypatch.setattr(detector, "MOST_CANDIDATES", 1)
     report = Detector.load(models, runtime="torch").detect(chest(*BALLS)).report
     assert len(report.findings) == 1
     assert any("2 candidates" in warning for warning in report.warnings)
+
+
+def test_more_findings_than_a_report_can_list_are_cut_with_a_warning(models, found, monkeypatch):
+    monkeypatch.setattr(detector, "MOST_FINDINGS", 1)
+    report = Detector.load(models, runtime="torch").detect(chest(*BALLS)).report
+    assert [f.center_lps for f in report.findings] == [found.report.findings[0].center_lps]
+    assert any("2 findings" in warning for warning in report.warnings)
 
 
 def test_progress_goes_through_the_stages_in_order(models):

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from carina.errors import InputError
 from carina.evaluate.malignancy import MalignancyTable
 from carina.evaluate.pipeline import SAID, TRUTH, read_reports, score_pipeline
+from carina.evaluate.present import present_pipeline
+from carina.findings import MOST_FINDINGS
 from made_reports import report
 
 
@@ -68,6 +72,14 @@ def test_the_answer_for_the_patient_is_the_highest_product_above_the_threshold()
 def test_a_threshold_below_that_of_a_report_cannot_be_judged():
     with pytest.raises(InputError, match="--threshold 0"):
         score_pipeline([report("1.1", [], threshold=0.3)], truth(), threshold=0.2)
+
+
+def test_reports_that_could_list_no_more_are_told():
+    far = [((500.0 + k, 0.0, 0.0), 0.1, 0.1) for k in range(MOST_FINDINGS)]
+    score = score_pipeline([report("1.1", far), report("1.2", far[1:])], truth(("1.1", HERE, True)))
+    assert score.full == 1
+    assert any(note.startswith("1 of the reports") for note in present_pipeline(score).notes)
+    assert not any("of the reports" in note for note in present_pipeline(replace(score, full=0)).notes)
 
 
 def test_two_reports_of_one_scan_are_refused():

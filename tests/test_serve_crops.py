@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carina.models.card import Card, save_model
 from carina.pipeline import Detector
 from carina.pipeline.classify import join
 from carina.serve.crops import CropClassifier, Crops, parse_crops
 from carina.serve.problems import ProblemError
 from serve_samples import CROP_ZYX, write_weights
+from small_models import sure_nodule_net
 
 RNG = np.random.default_rng(0)
 HU = RNG.integers(-1000, 400, (3, *CROP_ZYX)).astype(np.int16)
@@ -114,6 +116,18 @@ def test_malignancy_is_null_without_a_diameter(classifier):
     answers = classifier.answer(crops, list(second))["answers"]
     assert answers[0]["p_malignant"] is None
     assert answers[1]["p_malignant"] < answers[2]["p_malignant"]
+
+
+def test_the_rule_does_not_answer_for_a_network_that_rates(tmp_path):
+    folder = write_weights(tmp_path)
+    save_model(
+        folder / "malignancy", sure_nodule_net(0.25), Card("rater", "malignancy", {"kind": "nodule", "first_filters": 1})
+    )
+    classifier = CropClassifier(Detector.load(folder, device="cpu"))
+    crops = Crops(HU.astype(np.float32), (8.0,) * 3, (None,) * 3)
+    answer = classifier.answer(crops, list(classifier.predict(crops.hu)))
+    assert [one["p_malignant"] for one in answer["answers"]] == [None] * 3
+    assert "a network rates" in answer["model"]["malignancy"]
 
 
 def test_both_stages_are_joined_as_in_the_pipeline(classifier, tmp_path):

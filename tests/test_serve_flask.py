@@ -1,8 +1,10 @@
 """The WSGI form behind a real WSGI server."""
 
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -81,6 +83,20 @@ def test_a_ct_that_is_refused_says_why(url, tmp_path):
     answer = httpx.post(f"{url}/detect", content=(tmp_path / "solid.mha").read_bytes(), timeout=60)
     assert answer.status_code == 422
     assert "lungs" in answer.json()["detail"]
+
+
+def test_a_failure_is_a_problem_and_does_not_block_the_next_study(tmp_path, samples, monkeypatch):
+    client = create_flask_app(Detector.load(write_weights(tmp_path), device="cpu", runtime="torch")).test_client()
+    body = (samples / "chest.zip").read_bytes()
+    for target, error in ((tempfile, OSError("no folder")), (Detector, RuntimeError("no memory"))):
+        with monkeypatch.context() as patch:
+            name = "TemporaryDirectory" if target is tempfile else "detect"
+            patch.setattr(target, name, Mock(side_effect=error))
+            answer = client.post("/detect", data=body)
+        assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
+        assert str(error) not in answer.text
+    assert client.post("/detect", data=body).status_code == 200
+    assert client.get("/nothing").status_code == 404
 
 
 def test_it_is_alive(url):

@@ -17,6 +17,9 @@ from carina.geometry import Shape3, Vector3
 SCHEMA_VERSION = "1.0"
 RESEARCH_USE = "For research use only. Not for diagnosis."
 
+MOST_FINDINGS = 255
+"""No report lists more: its mask holds one byte per voxel."""
+
 
 @dataclass(frozen=True)
 class Candidate:

@@ -25,7 +25,8 @@ class Export:
     """Write networks for other runtimes, and prove each equal to PyTorch."""
 
     weights: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Model files (.safetensors with its card), or folders with segmentation and nodule; default: the shipped ones."""
+    """Model files (.safetensors with its card), or folders with segmentation and nodule, and malignancy where that is a
+    network; default: the shipped ones."""
 
     to: str = "onnx,torchscript,exported"
     """Formats: onnx, torchscript (traced and scripted), exported, aoti, executorch, openvino; commas between."""
@@ -125,9 +126,12 @@ def _models(weights: tuple[Path, ...]) -> list[Path]:
         from importlib.resources import files
 
         weights = (Path(str(files("carina") / "weights")),)
-    return [
-        path for given in weights for path in ([given / role for role in PIPELINE_ROLES] if given.is_dir() else [given])
-    ]
+    return [path for given in weights for path in (_networks_in(given) if given.is_dir() else [given])]
+
+
+def _networks_in(folder: Path) -> list[Path]:
+    rater = folder / "malignancy"
+    return [folder / role for role in PIPELINE_ROLES] + [rater] * rater.with_suffix(".safetensors").is_file()
 
 
 def _constants(paths: list[Path]) -> "PipelineConstants":
@@ -138,6 +142,8 @@ def _constants(paths: list[Path]) -> "PipelineConstants":
     by_role = {path.name.removesuffix(".safetensors"): path for path in paths}
     if not set(PIPELINE_ROLES) <= set(by_role):
         raise UsageError("--pipeline needs both networks, segmentation and nodule; give the folder that holds them")
+    if "malignancy" in by_role:
+        raise UsageError("pipeline.json describes malignancy by the rule of size; these weights have a network for it")
     rule = DiameterRule.load(by_role["nodule"].with_name("malignancy.json"))
     return pipeline_constants(load_card(by_role["segmentation"]), load_card(by_role["nodule"]), rule)
 

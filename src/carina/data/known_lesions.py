@@ -20,6 +20,10 @@ from carina.errors import InputError
 from carina.geometry import Geometry, Vector3
 from carina.volume import Volume
 
+MARGIN_MM = 15.0
+"""Boxes are drawn around the solid part of a tumour, and only on some slices. The haze and the streaks around it are no
+examples of healthy lung: taught as such beside a tumour, they teach to deny the tumour."""
+
 
 @dataclass(frozen=True)
 class Sphere:
@@ -125,7 +129,7 @@ def lesion_mask(
     geometry: Geometry,
     spheres: Sequence[Sphere],
     boxes: Sequence[Float64[np.ndarray, "2 3"]],
-    margin_mm: float = 5.0,
+    margin_mm: float = MARGIN_MM,
 ) -> Bool[np.ndarray, "z y x"]:
     """Voxels of any known lesion, grown by a margin.
 
@@ -133,7 +137,7 @@ def lesion_mask(
         geometry: the grid of the mask.
         spheres: lesions marked by centre and radius; the radius is taken as it is.
         boxes: opposite corners in mm.
-        margin_mm: how much a box is grown on all sides: they are drawn tightly, and only on some slices.
+        margin_mm: how much a box is grown on all sides.
     """
     mask = np.zeros(geometry.shape_zyx, bool)
     spacing = np.array(geometry.spacing_zyx_mm)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64
 from carina.errors import InputError
 from carina.evaluate.confusion import Confusion, confusion
 from carina.evaluate.malignancy import MalignancyTable
-from carina.findings import Report
+from carina.findings import MOST_FINDINGS, Report
 
 TRUTH = ("not a nodule", "benign", "malignant")
 SAID = ("missed", "filtered out", "called benign", "called malignant")
@@ -34,6 +34,7 @@ class PipelineScore:
         patient_probability: for each scan, the highest ``p_nodule * p_malignant``; 0 without findings.
         threshold: lowest ``p_nodule`` of a finding, None where each report's own counted.
         malignancy_threshold: from this ``p_malignant`` on a finding is called malignant.
+        full: how many reports list as many findings as a report can: what ranked lower there looks missed.
     """
 
     table: Confusion
@@ -42,6 +43,7 @@ class PipelineScore:
     patient_probability: Float64[np.ndarray, " scans"]
     threshold: float | None
     malignancy_threshold: float
+    full: int = 0
 
 
 def read_reports(folder: Path) -> list[Report]:
@@ -107,6 +109,7 @@ def score_pipeline(
         patient_probability=np.array(probability, np.float64),
         threshold=threshold,
         malignancy_threshold=malignancy_threshold,
+        full=sum(len(report.findings) == MOST_FINDINGS for report in reports),
     )
 
 

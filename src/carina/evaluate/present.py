@@ -29,6 +29,7 @@ from carina.evaluate.operating_point import OperatingPoint
 from carina.evaluate.page import Line, Table
 from carina.evaluate.pipeline import PipelineScore
 from carina.evaluate.summary import Summary
+from carina.findings import MOST_FINDINGS
 
 FROC_METHOD = (
     "LUNA16's protocol: a detection hits a nodule when it lies closer to its centre than the radius; the best-scored "
@@ -207,6 +208,11 @@ def present_pipeline(score: PipelineScore) -> Summary:
             "not nodules."
         ),
     ]
+    if score.full:
+        notes.append(
+            f"{score.full} of the reports list {MOST_FINDINGS} findings, the most that a report can: a nodule that "
+            "ranked lower there counts as missed."
+        )
     tables, plots = [confusion_table(score.table)], []
     patient = None
     if 0 < n_malignant < len(score.scans):

@@ -12,11 +12,12 @@ import numpy as np
 from carina.ct.lungs import find_lungs
 from carina.ct.preprocess import Preprocessing
 from carina.errors import UsageError
+from carina.findings import MOST_FINDINGS
 from carina.hu import AIR
 from carina.io.image import write_image
 from carina.models.card import Calibration, Card
 from carina.models.malignancy import DiameterRule
-from carina.pipeline.detector import MOST_CANDIDATES, MOST_FINDINGS, NEAR_LUNG_MM
+from carina.pipeline.detector import MOST_CANDIDATES, NEAR_LUNG_MM
 from carina.pipeline.flips import FLIPS
 from carina.pipeline.group import SCORE_VOLUME_MM3
 from carina.volume import Volume

@@ -18,7 +18,7 @@ import carina
 from carina.ct.measure import Measures, measure
 from carina.ct.preprocess import PreparedScan, prepare_on, prepare_scan
 from carina.errors import UsageError
-from carina.findings import Candidate, Finding, InputSummary, ModelInfo, Report
+from carina.findings import MOST_FINDINGS, Candidate, Finding, InputSummary, ModelInfo, Report
 from carina.io import read_ct
 from carina.models.card import Card
 from carina.models.malignancy import DiameterRule
@@ -38,9 +38,6 @@ NEAR_LUNG_MM = 3.0
 
 MOST_CANDIDATES = 1000
 """More candidates than this are no chest CT that the first stage understands; the rest is left out with a warning."""
-
-MOST_FINDINGS = 255
-"""No report lists more: the mask holds one byte per voxel."""
 
 
 def _silent(stage: str, done: float) -> None:
@@ -177,7 +174,10 @@ class Detector:
                 )
                 p_nodule, second = join(p_nodule, seen, self.classifier.card), seen.tolist()
         with clock.stage("diagnose"):
-            kept = [i for i in np.argsort(-p_nodule) if p_nodule[i] >= self.threshold][:MOST_FINDINGS]
+            passing = [i for i in np.argsort(-p_nodule) if p_nodule[i] >= self.threshold]
+            kept = passing[:MOST_FINDINGS]
+            if len(passing) > len(kept):
+                warnings += (f"{len(passing)} findings; only the {MOST_FINDINGS} most probable are listed",)
             chosen, marked = [candidates[i] for i in kept], [regions[i] for i in kept]
             findings = tuple(
                 self._finding(number, candidates[i], (float(p_nodule[i]), second[i]), scan, regions[i], volume)

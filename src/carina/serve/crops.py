@@ -27,6 +27,8 @@ DTYPES: dict[str, np.dtype] = {"int16": np.dtype("<i2"), "float32": np.dtype("<f
 
 _LONGEST_HEADER = 10_000
 
+NO_MALIGNANCY = "not answered for crops: a network rates the findings of whole CTs in place of the rule of size"
+
 
 @dataclass(frozen=True)
 class Crops:
@@ -138,7 +140,8 @@ class CropClassifier:
         if detector.classifier is None:
             raise WeightsError("classification of crops needs the nodule network; load weights that have it")
         self._network = detector.classifier
-        self._malignancy = detector.malignancy
+        # The rule must not answer for a network that rates the same nodules of whole CTs otherwise.
+        self._malignancy = None if detector.rater else detector.malignancy
 
     @property
     def shape_zyx(self) -> Shape3:
@@ -155,7 +158,7 @@ class CropClassifier:
             "runtime": self._network.runtime,
             "crop_zyx": card.preprocessing.crop_zyx,
             "spacing_zyx_mm": card.preprocessing.spacing_zyx_mm,
-            "malignancy": self._malignancy.summary,
+            "malignancy": self._malignancy.summary if self._malignancy else NO_MALIGNANCY,
         }
 
     def predict(self, crops: Float32[np.ndarray, "crops z y x"]) -> Float64[np.ndarray, " crops"]:
@@ -167,18 +170,21 @@ class CropClassifier:
         """The answer to a request, every number under its right name.
 
         ``p_nodule`` is calibrated over both stages where the first stage's score was given; else it is what the second
-        stage says alone. ``p_malignant`` is the diameter rule's and null without a diameter.
+        stage says alone. ``p_malignant`` is the diameter rule's, and null without a diameter or where a network rates in
+        place of the rule.
         """
         answers = []
         for score, diameter, second in zip(crops.segmentation_score, crops.diameter_mm, classification, strict=True):
-            p_nodule = second
+            p_nodule, p_malignant = second, None
             if score is not None:
                 p_nodule = float(join(np.array([score]), np.array([second]), self._network.card)[0])
+            if diameter is not None and self._malignancy:
+                p_malignant = self._malignancy.p_malignant(diameter)
             answers.append(
                 {
                     "p_nodule": p_nodule,
                     "p_nodule_basis": "second stage alone" if score is None else "both stages",
-                    "p_malignant": None if diameter is None else self._malignancy.p_malignant(diameter),
+                    "p_malignant": p_malignant,
                     "classification_score": second,
                 }
             )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
 
 from carina.errors import InputError
 from carina.io import read_ct
@@ -57,20 +58,22 @@ def create_flask_app(detector: Detector, limits: Limits | None = None) -> Flask:
             raise ProblemError("invalid", "series_uid must be digits and dots, at most 64 characters")
         if not busy.acquire(blocking=False):
             raise ProblemError("busy", "another CT is being analysed; try again later", retry_after_s=10)
-        with tempfile.TemporaryDirectory(prefix="carina-") as name:
-            try:
+        try:
+            with tempfile.TemporaryDirectory(prefix="carina-") as name:
                 study = _receive(Path(name), bounds)
                 return Response(_report(study, series_uid, detector, bounds), content_type="application/json")
-            finally:
-                busy.release()
+        finally:
+            busy.release()
 
     @app.errorhandler(ProblemError)
     def refused(problem: ProblemError) -> Response:
         return Response(msgspec.json.encode(problem.body()), problem.status, problem.headers(), content_type=MEDIA_TYPE)
 
-    @app.errorhandler(OSError)
-    def failed(error: OSError) -> Response:
-        if is_no_space(error):
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response | HTTPException:
+        if isinstance(error, HTTPException):
+            return error
+        if isinstance(error, OSError) and is_no_space(error):
             return refused(ProblemError("no-space", "the server's disk is full"))
         log.error("detection failed", exc_info=error)
         return refused(ProblemError("internal", "an unexpected failure; the server's log has the trace"))
