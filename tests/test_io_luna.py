@@ -9,6 +9,7 @@ from carina.io import LunaCohort
 from carina.io.luna import (
     Annotation,
     Candidate,
+    CandidateRecord,
     ScanRow,
     match,
     read_annotations,
@@ -134,6 +135,18 @@ def test_a_candidate_belongs_to_the_nearest_nodule_within_its_radius():
     assert match((2.0, 0.0, 0.0), [far, near]) is near
     assert match((4.0, 0.0, 0.0), [near, far]) is far
     assert match((0.0, 6.0, 0.0), [near, far]) is None
+
+
+def test_candidates_know_the_diameter_of_the_nodule_they_lie_in(tmp_path):
+    other = UID + ".2"
+    write_annotations(tmp_path / "annotations.csv", [Annotation(UID, (0.0, 0.0, 0.0), 10.0)])
+    places = [(UID, (1.0, 1.0, 0.0), True), (UID, (30.0, 0.0, 0.0), False), (other, (0.0, 0.0, 0.0), True)]
+    write_candidates(tmp_path / "candidates.csv", [Candidate(*place) for place in places])
+    assert LunaCohort(tmp_path).records == [
+        CandidateRecord(True, 10.0, UID, (1.0, 1.0, 0.0)),
+        CandidateRecord(False, None, UID, (30.0, 0.0, 0.0)),
+        CandidateRecord(True, None, other, (0.0, 0.0, 0.0)),  # the tables do not agree on every nodule
+    ]
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=8))

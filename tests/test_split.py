@@ -87,12 +87,15 @@ def test_every_nth_parts_the_items(items, n):
 
 
 @pytest.mark.data
-def test_textbook_split_of_luna16_has_89_scans_and_154_nodules(data_dir):
+def test_textbook_split_of_luna16_has_89_scans_and_154_nodules_of_all_sizes(data_dir):
     folder = data_dir / "annotations" / "luna16"
     with (folder / "seriesuids.csv").open() as file:
         series = sorted(row[0] for row in csv.reader(file))
     with (folder / "annotations.csv").open() as file:
-        nodules = [row["seriesuid"] for row in csv.DictReader(file)]
+        diameters = [(row["seriesuid"], float(row["diameter_mm"])) for row in csv.DictReader(file)]
     rest, held_out = every_nth(series, 10)
     assert (len(rest), len(held_out)) == (799, 89)
-    assert sum(uid in set(held_out) for uid in nodules) == 154
+    apart, others = (sorted(d for uid, d in diameters if uid in set(part)) for part in (held_out, rest))
+    assert len(apart) == 154
+    for share in (0.1, 0.25, 0.5, 0.75, 0.9):  # the sizes are spread as among the others
+        assert apart[int(share * len(apart))] == pytest.approx(others[int(share * len(others))], rel=0.2)

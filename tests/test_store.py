@@ -377,6 +377,15 @@ def test_folder_of_images_with_a_table_elsewhere(cohort, tmp_path):
     assert refused == {}
 
 
+def test_a_subset_alone_is_known_by_the_tables_beside_it(cohort):
+    whole = {case.series_uid: case for case in find_cases([cohort])[0]}
+    for given in (cohort / "subset1", cohort / "subset1" / f"{UIDS[1]}.mhd"):
+        (case,) = find_cases([given])[0]
+        assert (case.series_uid, case.subset, len(case.nodules)) == (UIDS[1], 1, len(whole[UIDS[1]].nodules))
+        assert case.nodules == whole[UIDS[1]].nodules
+        assert case.mask == whole[UIDS[1]].mask
+
+
 def test_scans_may_go_by_the_names_of_their_files(tmp_path):
     hu, _ = chest(UIDS[0])
     write_image(hu, GRID, tmp_path / "case one.nii.gz")

@@ -128,7 +128,7 @@ def find_cases(data: Sequence[Path], tables: Tables | None = None) -> tuple[list
     """List the series below some folders.
 
     Args:
-        data: folders (LUNA16's layout, LIDC-IDRI, any CTs) or single CT files.
+        data: folders (LUNA16's layout or one subset of it, LIDC-IDRI, any CTs) or single CT files.
         tables: what is known about the scans.
 
     Returns:
@@ -157,12 +157,11 @@ def find_cases(data: Sequence[Path], tables: Tables | None = None) -> tuple[list
 
 def _scans_below(root: Path, refused: dict[str, str]) -> Iterator[Case]:
     if root.is_file():
-        yield Case(_name(root), root)
+        yield Case(_name(root), root, subset=_subset_of(root.parent))
         return
     found = LunaCohort(root).scans if any(root.glob("subset*/*.mhd")) else {}
     for uid, path in found.items():
-        number = path.parent.name.removeprefix("subset")
-        yield Case(uid, path, subset=int(number) if number.isdigit() else None)
+        yield Case(uid, path, subset=_subset_of(path.parent))
     if found:
         return
     for folder in sorted({root, *(f for f in root.rglob("*") if f.is_dir())}):
@@ -170,7 +169,7 @@ def _scans_below(root: Path, refused: dict[str, str]) -> Iterator[Case]:
             continue
         files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
         images = [f for f in files if ending_of(f) is not None]
-        yield from (Case(_name(f), f) for f in images)
+        yield from (Case(_name(f), f, subset=_subset_of(folder)) for f in images)
         others = [f for f in files if f not in images and f.suffix.lower() not in _NO_SCAN]
         if others:
             yield from _dicom_case(folder, others, refused)
@@ -190,6 +189,12 @@ def _dicom_case(folder: Path, files: list[Path], refused: dict[str, str]) -> Ite
         yield Case(s.series_uid or folder.name, folder, is_dicom=s.series_uid is not None)
 
 
+def _subset_of(folder: Path) -> int | None:
+    """The number of a folder of LUNA16's layout."""
+    number = folder.name.removeprefix("subset")
+    return int(number) if folder.name.startswith("subset") and number.isdigit() else None
+
+
 def _stem(path: Path) -> str:
     return path.name[: len(path.name) - len(ending_of(path) or "")]
 
@@ -202,6 +207,8 @@ def _name(path: Path) -> str:
 def _known(root: Path, cases: Iterable[Case], tables: Tables) -> Iterator[Case]:
     """Add to each case what the tables say about it."""
     folder = root if root.is_dir() else root.parent
+    if _subset_of(folder) is not None:
+        folder = folder.parent  # LUNA16's tables lie beside its subsets
     better = folder / "candidates_V2.csv"
     candidates = better if better.is_file() else folder / "candidates.csv"
     read = partial(read_annotations, any_name=True)

@@ -52,6 +52,23 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class CandidateRecord:
+    """A candidate together with the nodule that it marks.
+
+    Attributes:
+        is_nodule: what the table of candidates says.
+        diameter_mm: of the annotated nodule that it lies in; None where it lies in none.
+        series_uid: of the scan.
+        center_lps: position in mm.
+    """
+
+    is_nodule: bool
+    diameter_mm: float | None
+    series_uid: str
+    center_lps: Vector3
+
+
+@dataclass(frozen=True)
 class Malignancy:
     """A nodule and what readers thought of it, each from 1 (surely benign) to 5 (surely malignant)."""
 
@@ -122,6 +139,21 @@ class LunaCohort:
         """The rows of ``candidates.csv``, or of ``candidates_V2.csv`` where that lies there."""
         better = self.root / "candidates_V2.csv"
         return read_candidates(better if better.is_file() else self._table("candidates.csv"))
+
+    @cached_property
+    def records(self) -> list[CandidateRecord]:
+        """The candidates with the diameters of ``annotations.csv``, which gives the nodules at slightly other places."""
+        nodules: dict[str, list[Annotation]] = {}
+        for annotation in self.annotations:
+            nodules.setdefault(annotation.series_uid, []).append(annotation)
+        records = []
+        for candidate in self.candidates:
+            nodule = match(candidate.center_lps, nodules.get(candidate.series_uid, ()))
+            diameter_mm = nodule.diameter_mm if nodule else None
+            records.append(
+                CandidateRecord(candidate.is_nodule, diameter_mm, candidate.series_uid, candidate.center_lps)
+            )
+        return records
 
     @cached_property
     def malignancy(self) -> list[Malignancy]:
