@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-TABLES = ("detect", "floors", "training", "froc")
+TABLES = ("detect", "floors", "training", "froc", "serving")
 """Modules of this folder with ``run() -> str``."""
 
 for name in sys.argv[1:] or TABLES:

@@ -260,33 +260,48 @@ def claims(result: dict) -> dict[str, tuple[float, bool]]:
     return found
 
 
-def main() -> None:
+def text(result: dict) -> str:
+    """The table and the claims."""
+    lines = [f"{result['machine']}; torch {result['torch']}; load average {result['load_average']}", ""]
+    if result["table"]:
+        lines += [
+            "| server | clients | requests/s | p50 ms | p99 ms | processor ms | answered | 503 | errors |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for row in result["table"]:
+            times = " | ".join(f"{row[key]:.1f}" for key in ("per_second", "p50_ms", "p99_ms", "processor_ms"))
+            counts = " | ".join(str(row[key]) for key in ("answered", "refused", "errors"))
+            lines.append(f"| {row['server']} | {row['clients']} | {times} | {counts} |")
+        lines.append("")
+    for claim, (value, holds) in claims(result).items():
+        lines.append(f"{'holds' if holds else 'FAILS':5s}  {value:9.2f}  {claim}")
+    return "\n".join(lines)
+
+
+def run() -> str:
+    """The table in short, without the memory test."""
+    with tempfile.TemporaryDirectory() as name:
+        return text(asyncio.run(measure(_options(["--seconds", "2", "--rounds", "1", "--soak", "0"]), Path(name))))
+
+
+def _options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3, help="0 leaves the table out")
     parser.add_argument("--soak", type=int, default=10_000, help="requests of the memory test; 0 leaves it out")
     parser.add_argument("--runtimes", nargs="+", default=["torch", "openvino"])
     parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    options = _options()
     with tempfile.TemporaryDirectory() as name:
         result = asyncio.run(measure(options, Path(name)))
-    print(f"{result['machine']}; torch {result['torch']}; load average {result['load_average']}\n")
-    if result["table"]:
-        print(
-            "| server | clients | requests/s | p50 ms | p99 ms | processor ms | answered | 503 | errors |\n"
-            "|---|---|---|---|---|---|---|---|---|"
-        )
-        for row in result["table"]:
-            times = " | ".join(f"{row[key]:.1f}" for key in ("per_second", "p50_ms", "p99_ms", "processor_ms"))
-            counts = " | ".join(str(row[key]) for key in ("answered", "refused", "errors"))
-            print(f"| {row['server']} | {row['clients']} | {times} | {counts} |")
-        print()
-    held = claims(result)
-    for claim, (value, holds) in held.items():
-        print(f"{'holds' if holds else 'FAILS':5s}  {value:9.2f}  {claim}")
+    print(text(result))
     if options.output:
         options.output.write_text(json.dumps(result, indent=1))
-    raise SystemExit(0 if all(holds for _, holds in held.values()) else 1)
+    raise SystemExit(0 if all(holds for _, holds in claims(result).values()) else 1)
 
 
 if __name__ == "__main__":
