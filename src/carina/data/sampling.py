@@ -275,15 +275,15 @@ def _near(
 
 
 def _in_lungs(rng: np.random.Generator, scans: Sequence[Scan], n: int) -> CropList:
-    """Points of the lungs that lie on no nodule; every scan is equally likely."""
+    """Points of the lungs that lie on no nodule and on nothing to be ignored; every scan is equally likely."""
     scan = rng.integers(len(scans), size=n)
     picks = rng.random(n)
     centers = np.empty((n, 3), np.int64)
     for s in np.unique(scan):
         mine = np.flatnonzero(scan == s)
-        points = scans[s].lung_points.astype(float)
+        points = scans[s].free_points.astype(float)
         free = points[~_on_nodule(scans[s], points)]
-        free = free if len(free) else points
+        free = free if len(free) else scans[s].lung_points.astype(float)
         centers[mine] = free[(picks[mine] * len(free)).astype(np.int64)].astype(np.int64)
     none, zero = np.full(n, -1, np.int64), np.zeros(n, np.int64)
     return CropList(scan.astype(np.int64), centers, np.full(n, RANDOM, np.int64), none, zero)

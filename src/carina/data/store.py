@@ -111,6 +111,14 @@ class Scan:
         """0 background, k the nodule with that ``label``, 255 ignore; a read-only memory map."""
         return self._label
 
+    def label_at(self, points_zyx: np.ndarray) -> UInt8[np.ndarray, " n"]:
+        """Labels of the voxels next to points [n 3]; 0 outside the grid."""
+        index = np.rint(points_zyx).astype(np.int64).reshape(-1, 3)
+        inside = ((index >= 0) & (index < self.shape_zyx)).all(axis=1)
+        found = np.zeros(len(index), np.uint8)
+        found[inside] = self.label()[tuple(index[inside].T)]
+        return found
+
     def lung(self) -> UInt8[np.ndarray, "z y x"]:
         """1 in the lungs, else 0; a read-only memory map."""
         return self._lung
@@ -124,6 +132,12 @@ class Scan:
     def lung_points(self) -> Int16[np.ndarray, "n 3"]:
         """Voxels drawn evenly from the lungs when the scan was prepared."""
         return np.array(self._open("lung_points.npy"))
+
+    @cached_property
+    def free_points(self) -> Int16[np.ndarray, "n 3"]:
+        """Those of ``lung_points`` that lie neither on a nodule nor on what is to be ignored."""
+        points = self.lung_points
+        return points[self.label_at(points) == 0]
 
     @cached_property
     def _hu(self) -> np.ndarray:

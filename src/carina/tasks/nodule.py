@@ -94,16 +94,17 @@ def read_mined(path: Path, scans: Sequence[Scan]) -> dict[str, Mined]:
 
     Args:
         path: in LUNA16's candidates format.
-        scans: candidates of other series are left out.
+        scans: candidates of other series are left out, and wrong marks on what their masks label.
     """
     marks: dict[str, tuple[list[Vector3], list[Vector3]]] = {}
     for candidate in read_candidates(path):
         marks.setdefault(candidate.series_uid, ([], []))[candidate.is_nodule].append(candidate.center_lps)
-    return {
-        scan.key: Mined(*(scan.geometry.to_zyx(np.reshape(found, (-1, 3))) for found in marks[scan.series_uid]))
-        for scan in scans
-        if scan.series_uid in marks
-    }
+    mined = {}
+    for scan in scans:
+        if scan.series_uid in marks:
+            wrong, right = (scan.geometry.to_zyx(np.reshape(found, (-1, 3))) for found in marks[scan.series_uid])
+            mined[scan.key] = Mined(wrong[scan.label_at(wrong) == 0], right)
+    return mined
 
 
 def train_nodule(
