@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +114,26 @@ def test_two_inputs_of_one_name_get_two_folders(inputs: Path, tmp_path: Path) ->
     given = [inputs / "chest.mhd", inputs / "other" / "chest.nii.gz"]
     assert detect(inputs, "-i", *given, "-o", tmp_path, "--format", "json") == 0
     assert sorted(p.parent.name for p in tmp_path.glob("*/report.json")) == ["chest", "chest-2"]
+
+
+def test_what_an_earlier_run_left_there_is_not_written_over(inputs: Path, tmp_path: Path) -> None:
+    for given in ("chest.mhd", "other/chest.nii.gz", "chest.mhd"):
+        assert detect(inputs, "-i", inputs / given, "-o", tmp_path, "--format", "json") == 0
+    assert [Path(report.input.path).name for report in reports(tmp_path)] == ["chest.mhd", "chest.nii.gz"]
+    with (tmp_path / "summary.csv").open() as file:
+        assert sorted(row["case"] for row in csv.DictReader(file)) == ["chest", "chest-2"]
+
+
+def test_an_input_whose_name_is_not_utf8_fails_and_the_others_go_on(
+    inputs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    latin = os.fsdecode(bytes(tmp_path) + b"/M\xfcller.nii")
+    shutil.copy(inputs / "other" / "chest.nii.gz", latin)
+    given = [latin, inputs / "chest.mhd"]
+    assert detect(inputs, "-i", *given, "-o", tmp_path / "out", "--format", "json") == 1
+    assert "not UTF-8" in capfd.readouterr().err
+    assert len(reports(tmp_path / "out")) == 1
+    assert detect(inputs, "-i", *given, "-o", tmp_path / "out", "--format", "json", "--resume") == 1
 
 
 def test_resume_leaves_out_what_is_done(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,6 +138,14 @@ def test_uneven_spacing_is_refused(tmp_path):
         read_ct(tmp_path / "a")
 
 
+def test_small_differences_that_add_up_are_refused(tmp_path):
+    files = small_series(tmp_path / "a", shape=(40, 8, 8), spacing=(2.5, 1.0, 1.0))
+    for index, file in enumerate(files[20:]):
+        move(file, (0, 0, 0.25 * index))
+    with pytest.raises(GeometryError, match="off an even grid"):
+        read_ct(tmp_path / "a")
+
+
 def test_duplicate_position_is_refused(tmp_path):
     files = small_series(tmp_path / "a")
     shutil.copy(files[3], tmp_path / "a" / "again.dcm")
@@ -366,6 +374,17 @@ def test_damaged_header_value_is_a_verdict(tmp_path):
     files = small_series(tmp_path / "a")
     for file in files:
         file.write_bytes(file.read_bytes().replace(b"0.7\\0.8 ", b"0.7\\x.8 "))
+    with pytest.raises(InputError, match="damaged header"):
+        read_ct(tmp_path / "a")
+
+
+def test_a_value_of_another_kind_than_its_attribute_is_a_verdict(tmp_path):
+    for file in small_series(tmp_path / "a"):
+        data = file.read_bytes()
+        at = data.index(b"\x08\x00\x08\x00CS") + 4
+        file.write_bytes(data[:at] + b"FD" + data[at + 2 :])
+    (info,) = list_series(tmp_path / "a")
+    assert not info.usable
     with pytest.raises(InputError, match="damaged header"):
         read_ct(tmp_path / "a")
 

@@ -1,7 +1,10 @@
 """M22: MetaImage, NIfTI and NRRD in and out; every format says the same as DICOM."""
 
 import gzip
+import os
 import struct
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +153,43 @@ def test_nifti_in_either_byte_order(tmp_path, order):
     (tmp_path / "a.nii").write_bytes(bytes(header) + values.tobytes()[:-4])
     with pytest.raises(InputError, match="ends early"):
         read_ct(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(
+    ("place", "layout", "value"),
+    [(40, "<8h", (4, 10, 12, 16, 1, 1, 1, 1)), (72, "<h", (0,))],
+    ids=["a fourth dimension of 1", "no bits per voxel"],
+)
+def test_nifti_headers_that_itk_reads_lose_no_voxel(tmp_path, place, layout, value):
+    values = small_ct().hu.astype(np.float32)
+    values[2, 3, 4] = np.nan
+    write_image(values, small_ct().geometry, tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into(layout, content, place, *value)
+    (tmp_path / "a.nii").write_bytes(content)
+    ct = read_ct(tmp_path / "a.nii")
+    assert ct.hu[2, 3, 4] == -1000
+    assert (ct.hu != small_ct().hu).sum() == 1
+
+
+@pytest.mark.parametrize("offset", [np.nan, -1.0, 0.0, np.inf])
+def test_nifti_with_an_offset_that_is_none_is_refused(tmp_path, offset):
+    write_image(small_ct().hu, small_ct().geometry, tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into("<f", content, 108, offset)
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.nii"):
+        read_ct(tmp_path / "a.nii")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    write_image(small_ct().hu, small_ct().geometry, tmp_path / "a.nii")
+    latin = os.fsdecode(bytes(tmp_path) + b"/M\xfcller.nii")
+    os.rename(tmp_path / "a.nii", latin)
+    for read in (read_ct, read_image, list_series):
+        with pytest.raises(InputError, match="not UTF-8"):
+            read(Path(latin))
 
 
 @pytest.mark.parametrize(

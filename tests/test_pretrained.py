@@ -83,7 +83,8 @@ def test_a_segmentation_network_gives_a_class_per_pixel(
 ) -> None:
     weights = random_weights(SEGMENTS, tmp_path)
     p = segment(load_pretrained(SEGMENTS, weights), open_photo(photo))
-    assert p.shape[0] == 21
+    with Image.open(photo) as opened:
+        assert p.shape == (21, opened.height, opened.width)
     torch.testing.assert_close(p.sum(0), torch.ones(p.shape[1:]))
     output = tmp_path / "classes.png"
     arguments = ["run", str(photo), "--model", SEGMENTS, "--weights", str(weights), "-o", str(output)]
@@ -94,6 +95,13 @@ def test_a_segmentation_network_gives_a_class_per_pixel(
     assert sum(shares) == pytest.approx(100, abs=1)
     with Image.open(output) as written:
         assert written.size == (p.shape[2], p.shape[1])
+
+
+def test_a_classifier_has_no_pixels_to_write(small: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrained", "run", str(photo), "--model", SMALL, "--weights", str(small), "-o", "classes.png"])
+    assert ended.value.code == 2
+    assert "networks that segment" in capsys.readouterr().err
 
 
 def test_the_command_prints_the_answer(small: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:

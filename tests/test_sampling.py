@@ -133,6 +133,22 @@ def test_random_crops_keep_off_nodules(scans):
             assert np.linalg.norm((center - n.center_zyx) * np.array([1.5, 1, 1])) >= max(n.diameter_mm / 2, 3)
 
 
+def test_random_crops_keep_off_what_is_to_be_ignored(scans, tmp_path):
+    ignored = write_scan(tmp_path, "ignored", scans[1].nodules, 0, 5)
+    label = np.load(Path(ignored.folder) / "label.npy")
+    label[:, :25] = IGNORE
+    np.save(Path(ignored.folder) / "label.npy", label)
+    crops = nodule_crops([ignored], 400, seed=0, epoch=0)
+    centers = crops.center_zyx[crops.kind == RANDOM]
+    assert len(centers) == 200
+    assert (label[tuple(centers.T)] == 0).all()
+
+
+def test_labels_are_those_of_the_voxels_next_to_points(scans):
+    label = scans[1].label_at(np.array([[20.4, 25.4, 29.6], [0.0, 0.0, 0.0], [-3.0, 25.0, 30.0], [20.0, 25.0, 60.0]]))
+    assert label.tolist() == [1, 0, 0, 0]
+
+
 def test_mined_negatives_join_in_unless_they_lie_on_a_nodule(scans):
     nothing = np.empty((0, 3))
     mined = {"empty": Mined(np.array([[5.0, 6, 7]]), nothing), "large": Mined(np.array([[20.0, 25, 31]]), nothing)}

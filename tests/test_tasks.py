@@ -333,6 +333,12 @@ def test_mined_candidates_are_parted_by_class(store: Store, tmp_path: Path) -> N
     assert list(found) == [scan.key]
     np.testing.assert_allclose(found[scan.key].wrong, [[20, 30, 40]], atol=1e-6)
     np.testing.assert_allclose(found[scan.key].right, [[21, 33, 45]], atol=1e-6)
+    ignoring = write_scan(tmp_path, 3, nodules=2)
+    label = np.load(tmp_path / ignoring.key / "label.npy", mmap_mode="r+")
+    label[20, 30, 40] = IGNORE
+    label.flush()
+    scan = replace(ignoring, folder=str(tmp_path / ignoring.key))
+    assert read_mined(tmp_path / "mined.csv", [scan])[scan.key].wrong.shape == (0, 3)
 
 
 def test_train_from_the_command_line(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,9 @@ def test_voxels_cannot_be_written() -> None:
         (Source(path="a/v1.2.nrrd"), "v1.2"),
         (Source(path="scans/case 7"), "case 7"),
         (Source(), "case"),
+        (Source(path="a", series_uid="../victim"), ".._victim"),
+        (Source(path="a", series_uid="/tmp/a\\b\n"), "_tmp_a_b_"),
+        (Source(path="a/...nii.gz"), "case"),
     ],
 )
 def test_case_id_names_the_output(source: Source, name: str) -> None:

@@ -163,7 +163,7 @@ class Report:
         """
         try:
             report = msgspec.json.decode(text, type=cls)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InputError(f"not a Carina report: {error}") from error
         if report.schema_version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
             raise InputError(

@@ -8,9 +8,6 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 AIR = -1000
 """HU of air; the value of everything outside the scanner's view."""
 
-WATER = 0
-"""HU of water."""
-
 LUNG_WINDOW = (-1350, 150)
 """Lowest and highest HU of the display window radiologists use for lungs (centre -600, width 1500)."""
 

@@ -3,6 +3,7 @@
 Must not know how files are read (``carina.io``) or what is done with the voxels.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -57,13 +58,16 @@ class Source:
 
     @property
     def case_id(self) -> str:
-        """A name for outputs: the series UID, else the file's name without its endings, else ``case``."""
-        if self.series_uid:
-            return self.series_uid
-        name = Path(self.path).name
-        for ending in (".gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr"):
-            name = name.removesuffix(ending)
-        return name or "case"
+        """A name for outputs: the series UID, else the file's name without its endings, else ``case``.
+
+        It never leads out of a folder, whatever a file calls its series.
+        """
+        name = self.series_uid or Path(self.path).name
+        if not self.series_uid:
+            for ending in (".gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr"):
+                name = name.removesuffix(ending)
+        name = re.sub(r"[/\\\x00-\x1f]", "_", name)
+        return name if name.strip(".") else "case"
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,8 +78,6 @@ class Detect:
         )
         ledger = _Ledger(self.output)
         done = {row["input"] for row in ledger.rows if row["status"] == "done"} if self.resume else set()
-        if not self.resume:
-            ledger.rows.clear()
         failures = 0
         for text in inputs:
             if text in done:
@@ -142,14 +140,17 @@ def _summary_line(text: str, detection: "Detection") -> str:
 
 
 class _Ledger:
-    """``summary.csv`` of an output folder: one row per input, rewritten whole after every case."""
+    """``summary.csv`` of an output folder: one row per input, rewritten whole after every case.
+
+    What earlier runs left there stays: another patient's case is never written over.
+    """
 
     def __init__(self, output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
         self.path = output / "summary.csv"
         self.rows: list[dict[str, str]] = []
         if self.path.exists():
-            with self.path.open(newline="") as file:
+            with self.path.open(newline="", errors="surrogateescape") as file:
                 self.rows = list(csv.DictReader(file))
 
     def folder_for(self, case_id: str, text: str) -> str:
@@ -161,22 +162,11 @@ class _Ledger:
     def add(self, row: dict[str, str]) -> None:
         self.rows = [r for r in self.rows if r["input"] != row["input"]] + [row]
         draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with draft.open("w", newline="") as file:
+        with draft.open("w", newline="", errors="surrogateescape") as file:  # names of files need not be UTF-8
             writer = csv.DictWriter(file, SUMMARY, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
         draft.replace(self.path)
-
-
-STAGES = {
-    "read": 0.05,
-    "lungs": 0.15,
-    "segment": 0.6,
-    "group": 0.02,
-    "classify": 0.15,
-    "diagnose": 0.03,
-}
-"""Share of each stage in the progress bar, from runs on two CPU cores."""
 
 
 class _Progress:
@@ -200,9 +190,7 @@ class _Progress:
         self._bar.close()
 
     def __call__(self, stage: str, done: float) -> None:
-        before = 0.0
-        for name, share in STAGES.items():
-            if name == stage:
-                self._bar.n = min(1.0, before + share * done)
-                self._bar.refresh()
-            before += share
+        from carina.pipeline.progress import overall
+
+        self._bar.n = overall(stage, done)
+        self._bar.refresh()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from carina.errors import UsageError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -53,6 +55,8 @@ class Run:
         image = open_photo(self.image)
         pretrained = load_pretrained(self.model, self.weights, download=not self.offline)
         if pretrained.kind == "classification":
+            if self.output is not None:
+                raise UsageError(f"{self.model} names classes of the whole photo; -o is for networks that segment")
             for name, p in classify(pretrained, image):
                 print(f"{p:6.3f}  {name}")
             return

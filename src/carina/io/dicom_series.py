@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from carina.errors import InputError
-from carina.io.dicom_header import Instance, Slice, image_type, quiet_pydicom, read_instance, text_of
+from carina.io.dicom_header import Instance, Slice, quiet_pydicom, read_instance, text_of
 from carina.io.dicom_pixels import is_lossy, read_slices
 from carina.io.dicom_stack import Stack, stack
 from carina.io.hu_values import check_plausible
@@ -99,7 +99,7 @@ def _judge(instances: list[Instance]) -> Series:
         modality=text_of(header, "Modality"),
         description=text_of(header, "SeriesDescription"),
         kernel=text_of(header, "ConvolutionKernel"),
-        original="DERIVED" not in image_type(header),
+        original="DERIVED" not in text_of(header, "ImageType").upper(),
     )
     patient_id = text_of(header, "PatientID")
 

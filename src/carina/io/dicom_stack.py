@@ -21,6 +21,9 @@ _UNEVEN = 0.1
 _ROUNDING_MM = 0.06
 """... plus this: positions in some files are rounded to a tenth of a millimetre."""
 
+_MOST_OFF_GRID = 0.5
+"""Slices lie no further from an even grid than this fraction of a step: small differences of one sign add up."""
+
 _MOST_TILT_DEGREES = 0.1
 _MOST_SIDEWAYS_MM = 0.2
 
@@ -137,6 +140,12 @@ def _check_steps(slices: Sequence[Slice], height: np.ndarray) -> None:
     usual = float(np.median(step))
     odd = np.abs(step - usual) > _UNEVEN * usual + _ROUNDING_MM
     if not odd.any():
+        off_mm = _off_even_grid_mm(height)
+        if off_mm > _MOST_OFF_GRID * usual:
+            raise GeometryError(
+                f"the slices are not evenly spaced: from {step.min():.2f} to {step.max():.2f} mm apart, so that they lie "
+                f"up to {off_mm:.1f} mm off an even grid. Give the files of one reconstruction"
+            )
         return
     places = []
     for i in np.flatnonzero(odd)[:5]:
@@ -151,9 +160,13 @@ def _check_steps(slices: Sequence[Slice], height: np.ndarray) -> None:
     )
 
 
+def _off_even_grid_mm(height: np.ndarray) -> float:
+    return float(np.abs(height - np.linspace(height[0], height[-1], len(height))).max())
+
+
 def _oddities(height: np.ndarray, spacing: float, thickness_mm: float | None) -> tuple[str, ...]:
     found = []
-    off_mm = float(np.abs(height - np.linspace(height[0], height[-1], len(height))).max())
+    off_mm = _off_even_grid_mm(height)
     if off_mm > 0.01:
         found.append(f"slice positions deviate from an even grid by up to {off_mm:.2f} mm")
     if thickness_mm and spacing > 1.5 * thickness_mm:

@@ -53,6 +53,18 @@ def series_uid_of(path: Path) -> str | None:
     return stem if is_uid(stem) and (stem.count(".") >= 3 or stem.startswith("2.25.")) else None
 
 
+def check_name(path: Path) -> None:
+    """Refuse names that are not UTF-8: ITK ends the program at one, and no report could tell of it.
+
+    Raises:
+        InputError: the name is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{str(path).encode(errors='backslashreplace').decode()}: not UTF-8; rename it") from error
+
+
 def read_image(path: str | Path) -> tuple[Shaped[np.ndarray, "z y x"], Geometry]:
     """Read a volume of any kind, a mask for example, as it is stored.
 
@@ -187,6 +199,7 @@ def _itk_errors(path: Path) -> Iterator[None]:
 def _reader(path: Path) -> "SimpleITK.ImageFileReader":
     import SimpleITK
 
+    check_name(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     ending = ending_of(path)

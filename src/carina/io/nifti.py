@@ -23,6 +23,12 @@ _HEADER_BYTES = 348
 
 _FLOAT_TYPES = {16: "f4", 64: "f8"}
 
+_BYTES = {2: 1, 256: 1, 4: 2, 512: 2, 8: 4, 768: 4, 16: 4, 64: 8, 1024: 8, 1280: 8}
+"""Of a voxel by the header's datatype; like ITK, which passes over the header's own number of bits."""
+
+_FIRST_VOXEL = 352
+"""Where the voxels of a file of one piece begin at the earliest; of one that says less, ITK takes header for voxels."""
+
 
 @dataclass(frozen=True)
 class _Layout:
@@ -31,7 +37,7 @@ class _Layout:
     order: str
     shape_xyz: tuple[int, ...]
     datatype: int
-    bits: int
+    voxel_bytes: int
     offset: int
 
 
@@ -53,7 +59,7 @@ def not_numbers(path: Path) -> Bool[np.ndarray, "*shape"] | None:
         if layout is None:
             raise InputError(f"{path}: not a NIfTI file of one piece")
         count = prod(layout.shape_xyz)
-        expected = layout.offset + count * layout.bits // 8
+        expected = layout.offset + count * layout.voxel_bytes
         # One byte more, so that the end of a compressed stream is checked; never all, which may be without end.
         content = header + file.read(expected + 1 - len(header))
     if len(content) < expected:
@@ -85,6 +91,11 @@ def _layout(header: bytes) -> _Layout | None:
         if len(header) == _HEADER_BYTES and struct.unpack_from(f"{order}i", header, 0)[0] == 348:
             dim = struct.unpack_from(f"{order}8h", header, 40)
             datatype, bits = struct.unpack_from(f"{order}2h", header, 70)
-            offset = int(struct.unpack_from(f"{order}f", header, 108)[0])
-            return _Layout(order, tuple(max(1, n) for n in dim[1 : dim[0] + 1]), datatype, bits, offset)
+            (offset,) = struct.unpack_from(f"{order}f", header, 108)
+            if not _FIRST_VOXEL <= offset < 2**31:  # NaN too
+                return None
+            # Further dimensions are of size 1, or the volume was refused before.
+            shape_xyz = tuple(max(1, n) for n in dim[1 : min(dim[0], 3) + 1])
+            voxel_bytes = _BYTES.get(datatype, max(0, bits) // 8)
+            return _Layout(order, shape_xyz, datatype, voxel_bytes, int(offset))
     return None

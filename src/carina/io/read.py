@@ -11,7 +11,7 @@ from pathlib import Path
 from carina.errors import InputError
 from carina.io.dicom_header import looks_like_dicom
 from carina.io.dicom_series import Series, read_series_headers, read_volume
-from carina.io.image import FORMATS, describe_image, ending_of, read_ct_image, series_uid_of
+from carina.io.image import FORMATS, check_name, describe_image, ending_of, read_ct_image, series_uid_of
 from carina.io.series import SeriesInfo, choose
 from carina.volume import Volume
 
@@ -112,6 +112,7 @@ def _find(path: Paths) -> _Found:
     others: list[Path] = []
     paths = [path] if isinstance(path, str | Path) else list(path)
     for file in dict.fromkeys(file for one in paths for file in _files(Path(one))):
+        check_name(file)
         if ending_of(file) is not None:
             images.append(file)
             continue

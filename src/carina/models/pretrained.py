@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from carina.errors import UsageError, WeightsError
 
@@ -147,9 +148,10 @@ def classify(pretrained: Pretrained, image: Image.Image, top: int = 5) -> list[t
 
 @torch.no_grad()
 def segment(pretrained: Pretrained, image: Image.Image) -> Float[Tensor, "classes h w"]:
-    """The probability of each class at each pixel, at the size that the network sees."""
-    logits: Tensor = pretrained.network(pretrained.transform(image)[None])["out"][0]
-    return logits.softmax(0)
+    """The probability of each class at each pixel of the photo, whatever size the network sees."""
+    logits: Tensor = pretrained.network(pretrained.transform(image)[None])["out"]
+    size = (image.height, image.width)
+    return functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0].softmax(0)
 
 
 def _cached(url: str, download: bool) -> Path:
