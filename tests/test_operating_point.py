@@ -46,6 +46,17 @@ def test_nodules_of_scans_without_a_result_do_not_count(tmp_path: Path) -> None:
     assert judge(found, cohort).nodules.series_uid == (UID,)
 
 
+def test_a_stage_score_that_is_no_number_is_named(tmp_path: Path) -> None:
+    found, cohort = write(tmp_path)
+    table = found / "findings.csv"
+    table.write_text(table.read_text().replace("0.5,0.5\n", ",0.5\n", 1).replace("0.5,0.5\n", "inf,0.5\n", 1))
+    with pytest.raises(InputError, match=r"row 3: segmentation_score is 'inf'"):
+        judge(found, cohort)
+    table.write_text(table.read_text().replace("inf", "x"))
+    with pytest.raises(InputError, match=r"row 3: segmentation_score is 'x'"):
+        judge(found, cohort)
+
+
 def test_marks_on_a_nodule_beyond_its_radius_are_not_judged_but_teach(tmp_path: Path) -> None:
     judged = judge(*write(tmp_path))
     assert judged.truth.tolist() == [1, -1, -1, 0]
