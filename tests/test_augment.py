@@ -151,6 +151,16 @@ def test_transpose_swaps_rows_and_columns_exactly():
     assert torch.equal(hu, crops.transpose(3, 4))
 
 
+@pytest.mark.parametrize("flips", [(False, True, False), (False, False, True), (True, True, True)])
+def test_a_flipped_and_transposed_crop_is_what_resampling_makes_of_it(flips):
+    crops = 100 * torch.randn(1, 1, 6, 8, 8)
+    turned = {"flip_zyx": torch.tensor([flips]), "transpose": torch.tensor([True])}
+    exact, labels = change(crops, (crops > 0).to(torch.uint8), **turned)
+    resampled, expected = change(crops, (crops > 0).to(torch.uint8), **turned, scale=torch.tensor([1.0000002]))
+    torch.testing.assert_close(exact, resampled, atol=0.1, rtol=0)
+    assert torch.equal(labels, expected)
+
+
 def test_transpose_of_an_oblong_crop_keeps_its_shape_and_center():
     crops = torch.randn(1, 1, 6, 9, 7)
     hu, _ = change(crops, transpose=torch.tensor([True]))

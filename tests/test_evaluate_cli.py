@@ -1,12 +1,14 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from carina.cli import main
+from carina.data.lidc import read_patients
 from carina.geometry import Geometry
 from carina.io import write_image
 from carina.models.malignancy import DiameterRule
@@ -105,6 +107,43 @@ def test_detections_are_read_from_a_folder_of_reports(capsys, cohort):
     assert "21 scans, 20 nodules, 10 of them hit" in out
 
 
+def test_a_series_found_in_twice_is_refused_with_both_files(capsys, cohort):
+    for name in ("first", "again"):
+        write_case(cohort / "detect" / name, report("1.5", [((10.0, -20.0, 30.0), 0.9, 0.5)]))
+    code, _, err = run(capsys, "froc", cohort / "detect", "--annotations", cohort / "annotations.csv")
+    assert code == 1
+    again, first = (cohort / "detect" / name / "findings.csv" for name in ("again", "first"))
+    assert f"series 1.5 has findings in {again} and in {first}" in err
+
+
+def write_scans(cohort, *numbers):
+    """Reports of some of the cohort's scans, each with its scan and a false finding; the nodule is missed."""
+    for i in numbers:
+        path = cohort / f"1.{i}.mha"
+        geometry = Geometry.from_axes((20, 40, 40), spacing_zyx_mm=(5.0, 5.0, 5.0))
+        write_image(np.full((20, 40, 40), -800, np.int16), geometry, path)
+        one = report(f"1.{i}", [((90.0, 90.0, 20.0), 0.9, 0.5)])
+        write_case(cohort / "detect" / f"case{i}", replace(one, input=replace(one.input, path=str(path))))
+
+
+def test_the_gallery_is_of_the_scans_with_a_report(capsys, cohort):
+    write_scans(cohort, 2, 3, 4)
+    arguments = ["gallery", cohort / "detect", "--annotations", cohort / "annotations.csv", "-o", cohort / "page.html"]
+    code, out, err = run(capsys, *arguments)
+    assert code == 0, err
+    assert "3 missed nodules, 3 false findings" in out
+    assert "left out: 17 scans" in out
+    assert (cohort / "page.html").read_text().count("<figure>") == 6
+
+
+def test_the_gallery_refuses_a_list_with_scans_that_have_no_report(capsys, cohort):
+    write_scans(cohort, 2)
+    arguments = ["gallery", cohort / "detect", "--annotations", cohort / "annotations.csv", "-o", cohort / "page.html"]
+    code, _, err = run(capsys, *arguments, "--series", cohort / "series.csv")
+    assert code == 2
+    assert "--series names 1.0, which has no report" in err
+
+
 def test_compare_names_the_better_system_by_group(capsys, cohort):
     _, out, _ = run(
         capsys,
@@ -155,8 +194,9 @@ def test_nodule_judges_detections_by_the_annotations(capsys, cohort):
     assert json.loads(out)["result"]["confusion"]["counts"] == [[0, 20], [0, 15]]
 
 
-def malignancy_table(path, n=60):
-    rows = [(f"1.{i}", 10, -20, 30, 4 + i / 2, (i + i % 7) > n // 2) for i in range(n)]
+def malignancy_table(path, lidc_sqlite=None, n=60):
+    uids = sorted(read_patients(lidc_sqlite)) if lidc_sqlite else [f"1.{i}" for i in range(n)]
+    rows = [(uids[i], 10, -20, 30, 4 + i / 2, (i + i % 7) > n // 2) for i in range(n)]
     return table(path, [*POSITION, "diameter_mm", "mal_bool"], rows)
 
 
@@ -169,6 +209,13 @@ def test_malignancy_fits_and_writes_the_rule(capsys, tmp_path):
     rule = DiameterRule.load(card)
     assert rule.evidence.excluded_series == ("1.3", "1.4")
     assert rule.evidence.n == 58
+
+
+def test_malignancy_is_cross_validated_over_the_patients_of_lidc(capsys, tmp_path, lidc_sqlite):
+    arguments = ["--fit-rule", tmp_path / "rule.json", "--lidc-sqlite", lidc_sqlite]
+    code, _, err = run(capsys, "malignancy", malignancy_table(tmp_path / "table.csv", lidc_sqlite), *arguments)
+    assert code == 0, err
+    assert "cross-validation over patients" in DiameterRule.load(tmp_path / "rule.json").evidence.method
 
 
 def test_malignancy_of_every_tenth_series(capsys, tmp_path):

@@ -64,6 +64,24 @@ def test_resamples_agree_with_cohorts_of_copied_scans(found, truth, seed, rates)
             assert np.isnan(row).all()
 
 
+@given(detection_rows, nodule_rows, st.integers(0, 2**32 - 1), st.sampled_from([LUNA_RATES, (0.25,), (0.5, 1.0)]))
+def test_resamples_of_patients_bring_all_their_scans_along(found, truth, seed, rates):
+    matches = match(detections(found), nodules(truth), scans=SCANS)
+    result = resampled_sensitivity(matches, rates, 2, seed, patients={"1.2": "a", "1.4": "a"})
+    generator = np.random.default_rng(seed)
+    for row in result:
+        of_patient = (["1.1"], ["1.2", "1.4"], ["1.3"])
+        drawn = [uid for i in generator.integers(3, size=3) for uid in of_patient[i]]
+        copies = [str(k) for k in range(len(drawn))]
+        copied_truth = reference.repeat_scans(truth, drawn)
+        if copied_truth:
+            copied = reference.repeat_scans(found, drawn)
+            expected = reference.sensitivities(copied, copied_truth, [], copies, rates)
+            np.testing.assert_allclose(row, expected, atol=1e-12)
+        else:
+            assert np.isnan(row).all()
+
+
 def test_resamples_judged_on_the_head_of_the_curve_lose_nothing():
     generator = np.random.default_rng(5)
     scans = [f"1.{i}" for i in range(12)]

@@ -108,6 +108,14 @@ def test_no_fold_sees_its_own_patients():
     assert (before[40:] != after[40:]).any()
 
 
+def test_the_card_says_what_was_dealt_into_folds():
+    table = drawn_table(200)
+    pairs = {uid: f"P{i // 4}" for i, uid in enumerate(table.series_uid)}
+    assert "cross-validation over series, interval by bootstrap over series" in RULE.evidence.method
+    by_patient = fit_diameter_rule(table, patients=pairs).evidence
+    assert "cross-validation over patients, interval by bootstrap over patients" in by_patient.method
+
+
 def test_a_perfectly_separated_table_gives_a_finite_rule():
     diameter_mm = np.linspace(3, 30, 40)
     table = MalignancyTable(tuple(f"1.{i}" for i in range(40)), np.zeros((40, 3)), diameter_mm, diameter_mm > 15)

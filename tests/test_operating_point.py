@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from carina.data.cohort import write_scan
 from carina.data.store import IGNORE
-from carina.evaluate.operating_point import candidates, judge
+from carina.errors import InputError
+from carina.evaluate.operating_point import Judged, calibrate, candidates, judge
+from carina.evaluate.present import present_operating_point
 from carina.geometry import Geometry
 from carina.io.luna import Annotation
 from carina.volume import Source, Volume
+from froc_cohorts import detections, nodules
 
 UID = "1.2.3"
 SHAPE = (40, 60, 60)
@@ -42,6 +46,17 @@ def test_nodules_of_scans_without_a_result_do_not_count(tmp_path: Path) -> None:
     assert judge(found, cohort).nodules.series_uid == (UID,)
 
 
+def test_a_stage_score_that_is_no_number_is_named(tmp_path: Path) -> None:
+    found, cohort = write(tmp_path)
+    table = found / "findings.csv"
+    table.write_text(table.read_text().replace("0.5,0.5\n", ",0.5\n", 1).replace("0.5,0.5\n", "inf,0.5\n", 1))
+    with pytest.raises(InputError, match=r"row 3: segmentation_score is 'inf'"):
+        judge(found, cohort)
+    table.write_text(table.read_text().replace("inf", "x"))
+    with pytest.raises(InputError, match=r"row 3: segmentation_score is 'x'"):
+        judge(found, cohort)
+
+
 def test_marks_on_a_nodule_beyond_its_radius_are_not_judged_but_teach(tmp_path: Path) -> None:
     judged = judge(*write(tmp_path))
     assert judged.truth.tolist() == [1, -1, -1, 0]
@@ -49,3 +64,42 @@ def test_marks_on_a_nodule_beyond_its_radius_are_not_judged_but_teach(tmp_path: 
     taught = candidates(judged)
     assert [c.is_nodule for c in taught] == [True, True, False]
     np.testing.assert_allclose([c.center_lps for c in taught], GEOMETRY.to_lps([CENTER, END, ELSEWHERE]), atol=1e-3)
+
+
+def test_the_patient_of_a_scan_stands_in_its_cohort(tmp_path: Path) -> None:
+    assert judge(*write(tmp_path)).patients == {UID: "p"}
+
+
+def scored(patients: int, copies: int) -> Judged:
+    """Each patient's scan so many times: three nodules, twelve other candidates, scores that know little of either."""
+    rng = np.random.default_rng(0)
+    truth = np.tile([1] * 3 + [0] * 12, patients)
+    first, second = (1 / (1 + np.exp(-truth - rng.normal(0, 1.5, len(truth)))) for _ in range(2))
+    patient_of = {f"1.{i}.{k}": f"patient {i}" for i in range(patients) for k in range(copies)}
+    of_patient = [range(15 * i, 15 * i + 15) for i in range(patients) for _ in range(copies)]
+    order = np.concatenate(of_patient)
+    rows = [(uid, (50.0 * j, 0.0, 0.0), 0.5) for uid in patient_of for j in range(15)]
+    marks = nodules([(uid, position, 10.0) for uid, position, _ in rows if position[0] < 150])
+    no = np.zeros(len(rows), bool)
+    return Judged(detections(rows), marks, first[order], second[order], truth[order], no, no, patient_of)
+
+
+def test_copies_of_a_scan_make_nothing_surer() -> None:
+    once, copied = (calibrate([scored(8, copies)], bootstraps=200) for copies in (1, 5))
+    assert (copied.metrics["scans"], copied.metrics["patients"]) == (40, 8)
+    for name in ("froc_average_low", "froc_average_high", "calibration_error_out_of_fold", "auc_joined_out_of_fold"):
+        assert copied.metrics[name] == pytest.approx(once.metrics[name], abs=1e-4), name
+    for one, other in zip(once.groups, copied.groups, strict=True):
+        np.testing.assert_allclose(other.sensitivity_interval, one.sensitivity_interval, atol=1e-6)
+
+
+def test_the_summary_says_what_was_resampled() -> None:
+    once, copied = (calibrate([scored(8, copies)], bootstraps=20) for copies in (1, 5))
+    drawn = "Intervals: percentiles over 20 resamples of the 8"
+    assert f"{drawn} scans." in present_operating_point(once, "").notes
+    assert f"{drawn} patients, each with all its scans." in present_operating_point(copied, "").notes
+
+
+def test_scans_of_one_patient_alone_are_refused() -> None:
+    with pytest.raises(InputError, match="one patient"):
+        calibrate([scored(1, 5)])

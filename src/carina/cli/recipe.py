@@ -69,7 +69,7 @@ class Recipe:
         print(f"{weights}: ready for `carina detect --weights {weights}`; the cards say what made them")
 
     def _synthesize(self, preset: "Preset", train: Path, held_out: Path) -> None:
-        """Two cohorts: other shapes, other phantoms and other seeds in the second, which no training sees."""
+        """Two cohorts; shapes and phantoms of the second train nothing, its CTs are those of the first anew."""
         from carina.cli.synthesize import Synthesize
 
         chosen = preset.cohort
@@ -167,18 +167,18 @@ class Recipe:
         return mined
 
     def _calibrate(self, held_out: Path, weights: Path) -> None:
-        """The probability of both stages together, and its thresholds, from scans that trained nothing."""
+        """The probability of both stages together, and its thresholds, from the second cohort."""
         from carina.cli.tune import Calibrate
         from carina.io.luna import LunaCohort
 
         found = self._detect(held_out, weights, self.output / "held-out-found", None)
         n_scans = len(LunaCohort(held_out).scans)
-        made_of = "phantoms and CTs" if self.backgrounds else "phantoms"
+        made_of = "scans of held-out phantoms and of the training CTs" if self.backgrounds else "held-out phantoms"
         Calibrate(
             results=(found,),
             cohorts=(held_out,),
             weights=weights,
-            measured_on=f"{n_scans} held-out {made_of} with inserted nodules of held-out shapes",
+            measured_on=f"{n_scans} {made_of} with inserted nodules of held-out shapes",
             output=self.output / "operating-point",
         ).run()
 

@@ -232,8 +232,9 @@ def _move(
         for source, target in ((crops, moved), (labels, moved_labels)):
             if source is None or target is None:
                 continue
-            one = source[i].transpose(2, 3) if p.transpose[i] else source[i]
-            one = one.flip(axes) if axes else one
+            # The order of _matrices: along which axes a crop is mirrored does not depend on the transposition.
+            one = source[i].flip(axes) if axes else source[i]
+            one = one.transpose(2, 3) if p.transpose[i] else one
             target[i] = one[(slice(None), *cut)]
     chosen = torch.nonzero(resampled).flatten()
     matrices, shifts = _matrices(p, spacing_zyx_mm), -p.shift_mm / torch.tensor(spacing_zyx_mm)

@@ -21,6 +21,7 @@ from carina.data.cohort import CohortScan, append_rows, made_uid, write_images
 from carina.data.distractors import add_distractors
 from carina.data.insert import insert_nodules
 from carina.data.known_lesions import KnownLesions, Sphere, boxes_lps, lesion_mask, read_known_lesions
+from carina.data.lidc_outlines import HELD_OUT_PATIENTS
 from carina.data.phantom import make_phantom
 from carina.data.pool import scan_pool
 from carina.data.shapes import ShapeAtlas, Split, load_shapes
@@ -34,10 +35,7 @@ log = logging.getLogger(__name__)
 HELD_OUT_SERIES = {
     "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192": "LIDC-IDRI-0001, a test scan",
 }
-"""Series that the finished detector is tested on; they are refused as backgrounds."""
-
-HELD_OUT_PATIENTS = ("LIDC-IDRI-0001", "LIDC-IDRI-0002", "LIDC-IDRI-0003")
-"""Patients that the finished detector is tested on, likewise."""
+"""Series that the finished detector is tested on; they are refused as backgrounds, as HELD_OUT_PATIENTS are."""
 
 
 @dataclass(frozen=True)

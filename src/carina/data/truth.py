@@ -27,7 +27,7 @@ from carina.io.luna import Annotation, match
 MOST_NODULES = 200
 """Labels above are kept free; the highest of all means ignore."""
 
-SMALLEST_SHARE, LARGEST_SHARE = 0.25, 1.0
+SMALLEST_SHARE = 0.25
 """A grown mask is believed if it fills so much of the annotated sphere; else the sphere itself is taken."""
 
 
@@ -98,7 +98,7 @@ def grow_nodule(
     """
     box, sphere = _ball(center_zyx, diameter_mm, geometry)
     shell_box, shell = _ball(center_zyx, diameter_mm + 8.0, geometry)
-    core_box, core = _ball(center_zyx, max(diameter_mm / 2, 2.0), geometry)
+    core_box, core = _ball(center_zyx, min(diameter_mm, max(diameter_mm / 2, 2.0)), geometry)
     inside, outside = np.median(hu[core_box][core]), np.percentile(hu[shell_box][shell], 20)
     tissue = sphere & (hu[box] > (inside + outside) / 2)
     labels, _ = ndimage.label(tissue)
@@ -107,7 +107,7 @@ def grow_nodule(
     seeds[offset] = core
     grown = np.isin(labels, np.setdiff1d(labels[seeds], [0]))
     grown = np.asarray(ndimage.binary_fill_holes(grown), bool)
-    return box, grown if SMALLEST_SHARE <= grown.sum() / sphere.sum() <= LARGEST_SHARE else sphere
+    return box, grown if grown.sum() / sphere.sum() >= SMALLEST_SHARE else sphere
 
 
 def _ball(
@@ -230,6 +230,11 @@ def _value_at(array: np.ndarray, geometry: Geometry, center_lps: Vector3) -> int
 
 def _add(truth: Truth, case: Case, prepared: PreparedScan, row: Annotation, label: int, *, grow: bool) -> None:
     """Record an annotated nodule; draw it as well unless the mask has done so."""
+    if row.diameter_mm <= 0:
+        raise InputError(
+            f"the nodule at {row.center_lps} mm has a diameter of {row.diameter_mm:g} mm, expected more than 0; "
+            "a nodule of unknown size may stand in annotations_excluded.csv"
+        )
     geometry = prepared.geometry
     center = _inside(row.center_lps, geometry)
     if center is None:

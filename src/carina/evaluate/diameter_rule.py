@@ -101,6 +101,8 @@ def fit_diameter_rule(
     judged = [held_out(used, form, patients=patients) for form in scales]
     best = min(judged, key=lambda form: form.calibration.log_loss)
     intercept, slope = _fit(_scaled(used.diameter_mm, best.scale), used.malignant)
+    # Few patients were scanned twice, but the card must not claim what nobody told.
+    unit = "patients" if set(used.series_uid) <= set(patients or ()) else "series"
     evidence = RuleEvidence(
         data=data,
         licence=licence,
@@ -111,7 +113,7 @@ def fit_diameter_rule(
         auc_interval=clustered_auc_interval(used.malignant, best.probability, _patient_numbers(used, patients)),
         calibration_error=best.calibration.expected_error,
         brier=best.calibration.brier,
-        method="figures from 10-fold cross-validation over patients, interval by bootstrap over patients; "
+        method=f"figures from 10-fold cross-validation over {unit}, interval by bootstrap over {unit}; "
         "coefficients from all nodules by maximum likelihood",
         series_uids=tuple(sorted(set(used.series_uid))),
     )

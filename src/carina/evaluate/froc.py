@@ -2,10 +2,10 @@
 
 The score is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per scan (Setio et al., Medical
 Image Analysis 42, 2017), read off the straight lines between operating points. Intervals are percentiles over
-resamples of whole scans. Must not know how detections were matched or read.
+resamples of whole scans, or of patients with all their scans. Must not know how detections were matched or read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,7 @@ class Froc:
         bootstraps: resamples behind the intervals; those without a nodule are left out.
         curve: all operating points.
         n_scans: scans, with and without nodules.
+        n_patients: patients that the resamples draw from; as many as scans where each counts as a patient of its own.
         n_nodules: nodules that had to be found.
         n_found: nodules hit at the loosest threshold.
         n_false: false positives at the loosest threshold.
@@ -68,6 +69,7 @@ class Froc:
     bootstraps: int
     curve: Curve
     n_scans: int
+    n_patients: int
     n_nodules: int
     n_found: int
     n_false: int
@@ -83,6 +85,7 @@ def froc(
     bootstraps: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    patients: Mapping[str, str] | None = None,
 ) -> Froc:
     """Score matches by LUNA16's protocol.
 
@@ -92,6 +95,8 @@ def froc(
         bootstraps: resamples of the scans for the intervals; 0 for none (the intervals are then NaN).
         confidence: probability that the intervals are meant to cover.
         seed: of the resamples; the same seed draws the same scans for every system on these scans.
+        patients: patient of a scan, whose scans are drawn together; a scan that is not named counts as a patient of
+            its own.
 
     Raises:
         InputError: no nodules, so that no sensitivity exists.
@@ -100,7 +105,7 @@ def froc(
         raise InputError("the scans to evaluate hold no nodule, so that there is no sensitivity; check the series")
     curve = froc_curve(matches)
     sensitivity = read_off(curve.false_per_scan, curve.sensitivity, rates)
-    resampled = resampled_sensitivity(matches, rates, bootstraps, seed)
+    resampled = resampled_sensitivity(matches, rates, bootstraps, seed, patients)
     outcomes = np.bincount(matches.outcome, minlength=len(Outcome))
     return Froc(
         rates=rates,
@@ -113,6 +118,7 @@ def froc(
         bootstraps=int(np.isfinite(resampled[:, 0]).sum()),
         curve=curve,
         n_scans=len(matches.scans),
+        n_patients=len(set(_patient_numbers(matches.scans, patients))),
         n_nodules=len(matches.nodules),
         n_found=int((matches.nodule_detection >= 0).sum()),
         n_false=len(matches.false_score),
@@ -139,24 +145,29 @@ def average_sensitivity(matches: Matches, rates: tuple[float, ...] = LUNA_RATES)
 
 
 def resampled_sensitivity(
-    matches: Matches, rates: tuple[float, ...], bootstraps: int, seed: int
+    matches: Matches,
+    rates: tuple[float, ...],
+    bootstraps: int,
+    seed: int,
+    patients: Mapping[str, str] | None = None,
 ) -> Float64[np.ndarray, "bootstraps rates"]:
-    """Sensitivity at ``rates`` on resamples of the scans, drawn with replacement.
+    """Sensitivity at ``rates`` on resamples of the scans, or of the patients, drawn with replacement.
 
-    A scan brings its nodules and its false positives along as often as it is drawn. A resample without any nodule
-    gives NaN. Two systems judged on the same scans with the same seed see the same resamples.
+    A scan brings its nodules and its false positives along as often as it, or its patient, is drawn. A resample
+    without any nodule gives NaN. Two systems judged on the same scans with the same seed see the same resamples.
     """
     events = _events(matches)
     result = np.full((bootstraps, len(rates)), np.nan)
-    n_scans = len(matches.scans)
     # The curve matters only up to the highest rate; a resample seldom needs more than half as much again.
-    most_false = max(rates) * n_scans
-    head = events.with_false_up_to(int(1.5 * most_false))
-    for row, weight in enumerate(_scan_weights(n_scans, bootstraps, seed)):
+    head = events.with_false_up_to(int(1.5 * max(rates) * len(matches.scans)))
+    patient = _patient_numbers(matches.scans, patients)
+    for row, weight in enumerate(_scan_weights(patient, bootstraps, seed)):
         n_nodules = int(weight[matches.nodule_scan].sum())
         if n_nodules:
+            # Patients have different numbers of scans, so that resamples of them do too.
+            n_scans = int(weight.sum())
             hits, false = head.weighted(weight)
-            if false[-1] <= most_false:
+            if false[-1] <= max(rates) * n_scans:
                 hits, false = events.weighted(weight)
             result[row] = read_off(false / n_scans, hits / n_nodules, rates)
     return result
@@ -172,11 +183,21 @@ def interval(values: Float64[np.ndarray, " n"], confidence: float) -> Interval:
     return float(low), float(high)
 
 
-def _scan_weights(n_scans: int, bootstraps: int, seed: int) -> Iterator[Int64[np.ndarray, " scans"]]:
-    """How often each scan is drawn, one array per resample."""
+def _patient_numbers(scans: Sequence[str], patients: Mapping[str, str] | None) -> Int64[np.ndarray, " scans"]:
+    """Number of the patient of each scan, in order of first appearance."""
+    names = [(patients or {}).get(uid, uid) for uid in scans]
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return np.array([number[name] for name in names], np.int64)
+
+
+def _scan_weights(
+    patient: Int64[np.ndarray, " scans"], bootstraps: int, seed: int
+) -> Iterator[Int64[np.ndarray, " scans"]]:
+    """How often each scan is drawn, one array per resample: as often as its patient."""
     generator = np.random.default_rng(seed)
+    n_patients = int(patient.max()) + 1
     for _ in range(bootstraps):
-        yield np.bincount(generator.integers(n_scans, size=n_scans), minlength=n_scans)
+        yield np.bincount(generator.integers(n_patients, size=n_patients), minlength=n_patients)[patient]
 
 
 @dataclass(frozen=True, eq=False)

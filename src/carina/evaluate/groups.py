@@ -1,6 +1,6 @@
 """Sensitivity by size and by type of nodule. Must not know files or how detections were made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -28,7 +28,7 @@ class GroupSensitivity:
         n_marked: those that a detection hits at any threshold.
         rates: false positives per scan.
         sensitivity: at each of them.
-        sensitivity_interval: its 95 % interval over resamples of the scans.
+        sensitivity_interval: its 95 % interval over resamples of the scans or patients.
     """
 
     group: str
@@ -46,6 +46,7 @@ def sensitivity_by_group(
     borders_mm: Sequence[float] = DETECTION_MM,
     bootstraps: int = 1000,
     seed: int = 0,
+    patients: Mapping[str, str] | None = None,
 ) -> tuple[GroupSensitivity, ...]:
     """Sensitivity for all nodules, those of each size and those of each type; thresholds are the same for all.
 
@@ -55,12 +56,13 @@ def sensitivity_by_group(
         borders_mm: of the size groups.
         bootstraps: resamples of the scans behind the intervals.
         seed: of the resamples.
+        patients: patient of a scan, whose scans are drawn together, as for ``carina.evaluate.froc.froc``.
     """
     groups = []
     for name, keep in nodule_groups(matches.nodules, borders_mm):
         part = matches.only(keep)
         curve = froc_curve(part)
-        resampled = resampled_sensitivity(part, rates, bootstraps, seed)
+        resampled = resampled_sensitivity(part, rates, bootstraps, seed, patients)
         groups.append(
             GroupSensitivity(
                 group=name,

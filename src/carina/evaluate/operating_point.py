@@ -3,7 +3,7 @@
 Works on the files that ``carina detect`` writes with ``--threshold 0``. Must not know voxels or networks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class Judged:
         truth: 1 nodule, 0 not, -1 not judged.
         lookalike: whether it lies on something that the cohort's candidates.csv lists as looking like a nodule.
         on_nodule: whether it lies on a nodule's voxels, within the radius or not.
+        patients: patient of a scan; synthetic scans of one CT share theirs. Scans that are not named have one each.
     """
 
     detections: Detections
@@ -55,6 +56,7 @@ class Judged:
     truth: Int64[np.ndarray, " n"]
     lookalike: Bool[np.ndarray, " n"]
     on_nodule: Bool[np.ndarray, " n"]
+    patients: Mapping[str, str]
 
     @property
     def counted(self) -> Bool[np.ndarray, " n"]:
@@ -81,7 +83,8 @@ def judge(results: Path, cohort: Path) -> Judged:
     label = labels_under(detections, cohort)
     truth[(truth == 0) & (label > 0)] = -1
     lookalike, on_nodule = _on_lookalikes(detections, cohort), (label > 0) & (label != IGNORE)
-    return Judged(detections, nodules, segmentation, classification, truth, lookalike, on_nodule)
+    patients = {row.series_uid: row.patient_id for row in LunaCohort(cohort).scan_rows if row.patient_id}
+    return Judged(detections, nodules, segmentation, classification, truth, lookalike, on_nodule, patients)
 
 
 def _on_lookalikes(detections: Detections, cohort: Path) -> Bool[np.ndarray, " n"]:
@@ -168,16 +171,17 @@ class OperatingPoint:
 def calibrate(parts: Sequence[Judged], *, bootstraps: int = 1000, seed: int = 0) -> OperatingPoint:
     """Fit the join of both stages on held-out candidates, and read the thresholds off the FROC curve.
 
-    The calibration error is measured out of fold, folds being made of whole scans; thresholds and the final fit
+    The calibration error is measured out of fold, folds being made of whole patients; thresholds and the final fit
     use all of them.
 
     Args:
         parts: one per cohort.
-        bootstraps: resamples of the scans behind the intervals.
+        bootstraps: resamples of the patients behind the intervals.
         seed: of the resamples.
 
     Raises:
-        InputError: the second stage was left out, or one of the classes is missing.
+        InputError: the second stage was left out, or the scans are of one patient.
+        TrainingError: one of the classes is missing.
     """
     whole = _join(parts)
     if np.isnan(whole.classification).any():
@@ -185,10 +189,12 @@ def calibrate(parts: Sequence[Judged], *, bootstraps: int = 1000, seed: int = 0)
     kept = whole.counted
     features = np.column_stack([_log_odds(whole.segmentation), _log_odds(whole.classification)])[kept]
     truth = whole.truth[kept] == 1
-    series = np.array(whole.detections.series_uid)[kept]
+    patient = np.array([whole.patients.get(uid, uid) for uid in whole.detections.series_uid])[kept]
+    if len(set(patient)) < 2:
+        raise InputError("all candidates are of one patient, and folds are made of whole patients; hold out more")
     fit = _fit(features, truth)
     honest = np.zeros(len(truth))
-    folds = np.unique(series, return_inverse=True)[1] % FOLDS
+    folds = np.unique(patient, return_inverse=True)[1] % FOLDS
     for fold in range(FOLDS):
         inside = folds == fold
         honest[inside] = _apply(_fit(features[~inside], truth[~inside]), features[inside])
@@ -203,7 +209,7 @@ def calibrate(parts: Sequence[Judged], *, bootstraps: int = 1000, seed: int = 0)
         "product": whole.segmentation * whole.classification,
     }
     averages = {name: _froc(replace(joined, score=score), whole, 0, seed).average for name, score in alone.items()}
-    groups = sensitivity_by_group(_matches(joined, whole), bootstraps=bootstraps, seed=seed)
+    groups = sensitivity_by_group(_matches(joined, whole), bootstraps=bootstraps, seed=seed, patients=whole.patients)
     curve = reliability(truth, honest)
     # A synthetic scan holds dozens of look-alikes that were put there to be learned from; no other scan does.
     as_they_come = replace(whole, truth=np.where(whole.lookalike & (whole.truth == 0), -1, whole.truth))
@@ -219,6 +225,7 @@ def calibrate(parts: Sequence[Judged], *, bootstraps: int = 1000, seed: int = 0)
         **{f"auc_{name}": roc(truth, score[kept]).auc for name, score in alone.items()},
         "auc_joined_out_of_fold": roc(truth, honest).auc,
         "scans": float(result.n_scans),
+        "patients": float(result.n_patients),
         "nodules": float(result.n_nodules),
     }
     for rate, sensitivity in zip(result.rates, result.sensitivity, strict=True):
@@ -247,11 +254,12 @@ def _join(parts: Sequence[Judged]) -> Judged:
         np.concatenate([part.truth for part in parts]),
         np.concatenate([part.lookalike for part in parts]),
         np.concatenate([part.on_nodule for part in parts]),
+        {uid: patient for part in parts for uid, patient in part.patients.items()},
     )
 
 
 def _froc(detections: Detections, whole: Judged, bootstraps: int, seed: int) -> Froc:
-    return froc(_matches(detections, whole), bootstraps=bootstraps, seed=seed)
+    return froc(_matches(detections, whole), bootstraps=bootstraps, seed=seed, patients=whole.patients)
 
 
 def _matches(detections: Detections, whole: Judged) -> Matches:

@@ -59,7 +59,10 @@ def present_froc(result: Froc, name: str, groups: Sequence[GroupSensitivity] = (
         f"{result.n_false} false positives, {result.n_duplicate} further hits, {result.n_ignored} detections on "
         f"excluded findings, {result.n_unused} not used (other scans, or beyond the marks per scan)."
     )
-    drawn = f"Intervals: percentiles over {result.bootstraps} resamples of the scans."
+    of_what = f"the {result.n_scans} scans"
+    if result.n_patients < result.n_scans:
+        of_what = f"the {result.n_patients} patients, each with all its scans"
+    drawn = f"Intervals: percentiles over {result.bootstraps} resamples of {of_what}."
     return Summary(
         title=f"FROC of {name}",
         notes=(counts, FROC_METHOD, drawn),
@@ -107,7 +110,7 @@ def present_operating_point(point: OperatingPoint, measured_on: str) -> Summary:
         title=f"Operating point on {measured_on}",
         notes=(
             *found.notes,
-            "Reliability is out of fold, folds being made of whole scans.",
+            "Reliability is out of fold, folds being made of whole patients.",
             "Thresholds do not count false findings on look-alikes that the cohort lists.",
         ),
         tables=(

@@ -114,16 +114,15 @@ def numbers(
         InputError: a value is not a finite number; says in which row.
     """
     texts = columns[name]
-    if empty is not None:
-        return np.array([float(text) if text else empty for text in texts])
     try:
         values = np.array(list(map(float, texts)))
     except ValueError:
         values = np.array([_number(text) for text in texts])
-    bad = np.flatnonzero(~np.isfinite(values))
+    given = np.array([empty is None or text != "" for text in texts], bool)
+    bad = np.flatnonzero(given & ~np.isfinite(values))
     if len(bad):
         raise InputError(f"{path}, row {bad[0] + 2}: {name} is {texts[bad[0]]!r}, expected a finite number")
-    return values
+    return values if empty is None else np.where(given, values, empty)
 
 
 def read_detections(path: Path) -> Detections:
@@ -134,7 +133,7 @@ def read_detections(path: Path) -> Detections:
             counts, and a ``report.json`` beside it tells that the scan was looked at even without a finding.
 
     Raises:
-        InputError: nothing to read, or a table that is not of that form.
+        InputError: nothing to read, a table that is not of that form, or a series in more than one of them.
     """
     return _read_detections(path, ())[0]
 
@@ -200,10 +199,15 @@ def _read_detections(
         raise InputError(f"{path}: no findings.csv in this folder or below it; expected output of `carina detect`")
     reports = [Report.from_json(file.read_bytes()) for file in sorted(path.rglob("report.json"))]
     uids: list[str] = []
+    file_of: dict[str, Path] = {}
     blocks: list[Float64[np.ndarray, "columns n"]] = []
     for file in files:
         names = (*POSITION, "probability", *extra)
         columns = read_columns(file, ["seriesuid", *names])
+        if twice := file_of.keys() & set(columns["seriesuid"]):
+            uid = min(twice)
+            raise InputError(f"series {uid} has findings in {file_of[uid]} and in {file}; keep one of them")
+        file_of |= dict.fromkeys(columns["seriesuid"], file)
         uids += columns["seriesuid"]
         blocks.append(np.stack([numbers(columns, name, file, empty if name in extra else None) for name in names]))
     table = np.concatenate(blocks, axis=1)
