@@ -121,6 +121,25 @@ def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None
         train(replace(SETTINGS, lr=0.5), tmp_path, resume=True)
 
 
+def test_resuming_with_another_configuration_or_monitor_is_refused_by_name(tmp_path: Path) -> None:
+    class Other(Regression):
+        monitor = "auc"
+        higher_is_better = True
+
+    begun = {"batch": 8, "split": "patient", "name": "first"}
+    train(SETTINGS, tmp_path, config=begun)
+    with pytest.raises(UsageError, match=r"batch 8 -> 16, split patient -> None$"):
+        train(SETTINGS, tmp_path, resume=True, config={"batch": 16, "name": "second"})
+    with pytest.raises(UsageError, match=r"monitor loss -> auc, higher_is_better False -> True"):
+        fit(Other(), network(), BATCHES, settings=SETTINGS, run_dir=tmp_path, resume=True, config=begun)
+
+
+def test_a_longer_time_another_name_and_what_an_old_checkpoint_does_not_know_are_no_other_run(tmp_path: Path) -> None:
+    train(replace(SETTINGS, minutes=0.001), tmp_path, config={"name": "first"})
+    longer = replace(SETTINGS, minutes=60.0)
+    assert train(longer, tmp_path, resume=True, config={"name": "second", "new": 1})[1].epochs == 4
+
+
 def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
     train(SETTINGS, tmp_path)
     with pytest.raises(UsageError, match="holds a run already"):

@@ -186,6 +186,16 @@ def test_a_resumed_segmentation_ends_with_the_same_weights(store: Store, tmp_pat
     assert resumed.sha256 == whole.sha256
 
 
+def test_a_run_goes_on_with_its_own_scans_only(store: Store, tmp_path: Path) -> None:
+    first = replace(SMALL, fit=replace(SMALL.fit, epochs=1))
+    train_segmentation(store, tmp_path / "run", first)
+    with pytest.raises(UsageError, match=r"split patient -> tenth, training_series . with digest .* -> 7 with digest"):
+        train_segmentation(store, tmp_path / "run", replace(first, split="tenth"), resume=True)
+    write_manifest(tmp_path, Manifest(FORMAT, Preprocessing(), tuple(store.scans[:-1]), {}))
+    with pytest.raises(UsageError, match=r"other settings: \w+_series . with digest"):
+        train_segmentation(Store(tmp_path), tmp_path / "run", first, resume=True)
+
+
 def test_training_without_any_nodule_is_refused(tmp_path: Path) -> None:
     scans = tuple(write_scan(tmp_path, k, nodules=0) for k in range(3))
     write_manifest(tmp_path, Manifest(FORMAT, Preprocessing(), scans, {}))

@@ -125,6 +125,7 @@ class _Run:
     ) -> None:
         self.task, self.settings, self.processes, self.run_dir = task, settings, processes, run_dir
         self.config = config
+        self.judged = {"monitor": task.monitor, "higher_is_better": task.higher_is_better}
         self.result = FitResult()
         self.device = processes.device
         torch.manual_seed(settings.seed)
@@ -152,8 +153,7 @@ class _Run:
         return self.processes.largest(self.elapsed_s()) / (60 * self.settings.minutes)
 
     def described(self) -> dict[str, Any]:
-        judged = {"monitor": self.task.monitor, "higher_is_better": self.task.higher_is_better}
-        return {**asdict(self.settings), "precision": self.precision, **judged, **self.config}
+        return {**asdict(self.settings), "precision": self.precision, **self.judged, **self.config}
 
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
@@ -258,6 +258,7 @@ class _Run:
             return
         state = {
             "settings": asdict(self.settings),
+            "judged": self.judged,
             "config": self.config,
             "result": {**asdict(self.result), "seconds": self.elapsed_s()},
             "stop": self.stop,
@@ -273,12 +274,10 @@ class _Run:
         if self.run_dir is None or not (self.run_dir / CHECKPOINT).exists():
             return
         state = read_checkpoint(self.run_dir / CHECKPOINT)
-        now = asdict(self.settings)
-        changed = [
-            f"{k} {state['settings'].get(k)} -> {v}"
-            for k, v in now.items()
-            if k not in MAY_CHANGE and state["settings"].get(k) != v
-        ]
+        now = {**asdict(self.settings), **self.judged, **self.config}
+        # What an older checkpoint does not hold cannot be compared, and does not keep it from going on.
+        before = {**state["settings"], **state.get("judged", {}), **state["config"]}
+        changed = [f"{k} {v} -> {now.get(k)}" for k, v in before.items() if k not in MAY_CHANGE and now.get(k) != v]
         if changed:
             raise UsageError(f"{self.run_dir} was begun with other settings: {', '.join(changed)}")
         self.model.load_state_dict(state["model"])

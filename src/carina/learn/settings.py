@@ -56,8 +56,8 @@ class FitSettings:
     prefetch: int = 0
 
 
-MAY_CHANGE = {"epochs", "minutes", "patience", "device", "prefetch"}
-"""Settings that may differ when a run is resumed; the others would make it another run."""
+MAY_CHANGE = {"epochs", "minutes", "patience", "device", "prefetch", "name", "licences", "outcome"}
+"""What may differ when a run is resumed: how long, where, and words for the card; the rest would make it another run."""
 
 
 @dataclass

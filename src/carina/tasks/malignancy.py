@@ -211,7 +211,7 @@ def train_malignancy(
         settings=settings.fit,
         run_dir=run_dir,
         resume=resume,
-        config=settings.described(),
+        config=settings.described(store, training, validation),
         progress=progress,
     )
     metrics, calibration = dict(result.metrics), Calibration()

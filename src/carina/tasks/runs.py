@@ -3,6 +3,7 @@
 Must not know losses or batches.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -66,10 +67,18 @@ class RunSettings:
         except RuntimeError as error:
             raise UsageError(f"{self.init_from} holds {card.spec}, which is another network: {error}") from error
 
-    def described(self) -> dict[str, Any]:
-        """Everything but ``fit`` as JSON values, for log and checkpoint."""
+    def described(self, store: Store, training: Sequence[Scan], validation: Sequence[Scan]) -> dict[str, Any]:
+        """Everything but ``fit``, and what is learned from, as JSON values, for log and checkpoint."""
         values = {name: value for name, value in asdict(self).items() if name != "fit"}
+        values |= {"preprocessing": asdict(store.preprocessing)}
+        values |= {"training_series": _digest(training), "validation_series": _digest(validation)}
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _digest(scans: Sequence[Scan]) -> str:
+    """Few words that differ when the series do."""
+    uids = "\n".join(sorted(scan.series_uid for scan in scans))
+    return f"{len(scans)} with digest {hashlib.sha256(uids.encode()).hexdigest()[:12]}"
 
 
 def split_scans(store: Store, settings: RunSettings) -> tuple[list[Scan], list[Scan]]:

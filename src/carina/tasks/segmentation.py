@@ -180,7 +180,7 @@ def train_segmentation(
         settings=settings.fit,
         run_dir=run_dir,
         resume=resume,
-        config=settings.described(),
+        config=settings.described(store, training, validation),
         progress=progress,
     )
     if held_out is not None:
