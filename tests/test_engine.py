@@ -223,7 +223,11 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         check=True,
         timeout=120,
         capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+            "OMP_NUM_THREADS": "1",
+        },
     )
     for rank in range(processes):
         other, best, learned, statistics = torch.load(tmp_path / f"weights{rank}", weights_only=True)
@@ -232,6 +236,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         # Each micro-batch is normalised by itself either way; what is kept for evaluation has seen half of them.
         torch.testing.assert_close(learned, parameters(normed), rtol=1e-8, atol=1e-10)
         assert not torch.allclose(statistics, running(normed), rtol=1e-4)
+        assert torch.equal(statistics, torch.load(tmp_path / "weights0", weights_only=True)[-1])
 
 
 def test_of_two_processes_the_first_prepares_and_the_other_finds_it_done(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """M29, M31: CT experiments run from a prepared store to weights that load, and learn what is there to be learned."""
 
+import os
 import re
 import subprocess
 import sys
@@ -395,6 +396,27 @@ def test_the_command_learns_the_same_in_two_processes(store: Store, tmp_path: Pa
     one, two = (dict(load_model(tmp_path / run / "model")[0].named_parameters()) for run in ("one", "two"))
     for name, parameter in one.items():
         torch.testing.assert_close(two[name], parameter, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_first_alone_writes_and_both_hold_its_network(store: Store, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from test_tasks import *\n"
+        f"folder, rank = Path({str(tmp_path)!r}), os.environ['RANK']\n"
+        "settings = replace(TINY, fit=replace(TINY.fit, epochs=1, accumulate=2))\n"
+        f"_, card = train_nodule(Store(Path({str(store.folder)!r})), folder / rank, settings)\n"
+        "(folder / f'answered{rank}').write_text(str(card.metrics['ece_raw']))\n"
+    )
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", program],
+        check=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+    )
+    assert {"held_out.csv", "model.safetensors", "model.json"} <= {path.name for path in (tmp_path / "0").iterdir()}
+    assert not (tmp_path / "1").exists()
+    assert (tmp_path / "answered0").read_text() == (tmp_path / "answered1").read_text()
 
 
 @pytest.mark.slow

@@ -59,6 +59,8 @@ def fit(
 ) -> FitResult:
     """Train a model in place; afterwards it holds the best weights, on the training device, in evaluation mode.
 
+    Among several processes all end with the weights and running statistics of the first.
+
     Only parameters that require gradients are trained. A part of the model of which no parameter does is kept in
     evaluation mode, so that its batch-norm statistics stay as they are.
 
@@ -296,6 +298,8 @@ class _Run:
 
     def close(self) -> FitResult:
         self.model.load_state_dict(self.best_weights)
+        # Each process has seen other batches, so that their running statistics differ.
+        self.processes.as_the_first(self.model.state_dict().values())
         self.model.eval()
         self.result.seconds = self.elapsed_s()
         return self.result

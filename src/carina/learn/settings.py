@@ -57,7 +57,7 @@ class FitSettings:
 
 
 MAY_CHANGE = {"epochs", "minutes", "patience", "device", "prefetch", "name", "licences", "outcome"}
-"""What may differ when a run is resumed: how long, where, and words for the card; the rest would make it another run."""
+"""What may differ when a run is resumed: how long, where, words for the card; the rest would make it another run."""
 
 
 @dataclass

@@ -22,6 +22,7 @@ from carina.data.store import Nodule, Scan, Store
 from carina.errors import TrainingError, UsageError
 from carina.learn import FitResult, FitSettings, fit
 from carina.learn.calibrate import expected_calibration_error, fit_logistic
+from carina.learn.processes import first_process
 from carina.models.build import Spec, build
 from carina.models.card import Calibration, Card, load_model, save_model
 from carina.models.nodule import NoduleNet
@@ -217,12 +218,14 @@ def train_malignancy(
     metrics, calibration = dict(result.metrics), Calibration()
     if held_out is not None:
         found, truth = answers(task, model, held_out, next(model.parameters()).device)
-        HeldOut.classified(series_of(held_out), truth, expit(found)).write(run_dir)
+        if first_process():
+            HeldOut.classified(series_of(held_out), truth, expit(found)).write(run_dir)
         # The pipeline knows probabilities from 0.0001 to 0.9999; they are calibrated as it will see them.
         seen = np.clip(found, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
         intercept, (slope,) = fit_logistic(seen[:, None], truth)
         rated = _rated(validation, crops, truth, expit(intercept + slope * seen))
-        rated.write(run_dir / RATED)
+        if first_process():
+            rated.write(run_dir / RATED)
         by_size = area_under_roc(rated.diameter_mm, truth)
         metrics["auc_of_diameter"] = by_size
         metrics["auc_gain_over_diameter"] = area_under_roc(seen, truth) - by_size
@@ -246,7 +249,7 @@ def train_malignancy(
         summary=f"3-D network: probability that a nodule is malignant. Outcomes: {outcome}",
         limits=f"Knows nothing but these outcomes: {outcome}.",
     )
-    return result, save_model(run_dir / "model", model, card)
+    return result, save_model(run_dir / "model", model, card) if first_process() else card
 
 
 def _rated(

@@ -17,6 +17,7 @@ from carina.geometry import Shape3, Vector3
 from carina.io.luna import read_candidates
 from carina.learn import Batches, FitResult, FitSettings, fit
 from carina.learn.calibrate import expected_calibration_error, fit_temperature
+from carina.learn.processes import first_process
 from carina.models.build import Spec, build
 from carina.models.card import Calibration, Card, save_model
 from carina.tasks.candidates import (
@@ -138,7 +139,8 @@ def train_nodule(
     metrics, calibration = dict(result.metrics), Calibration()
     if held_out is not None:
         found, truth = answers(task, model, held_out, next(model.parameters()).device)
-        HeldOut.classified(series_of(held_out), truth, 1 / (1 + np.exp(-found))).write(run_dir)
+        if first_process():
+            HeldOut.classified(series_of(held_out), truth, 1 / (1 + np.exp(-found))).write(run_dir)
         temperature = fit_temperature(found, truth)
         calibration = Calibration(
             f"temperature {temperature:.3f}, fitted on {len(truth)} candidates of {len(validation)} held-out scans",
@@ -160,4 +162,4 @@ def train_nodule(
         summary="3-D network: probability that a candidate is a nodule",
         limits="Trained and measured on the data named above only.",
     )
-    return result, save_model(run_dir / "model", model, card)
+    return result, save_model(run_dir / "model", model, card) if first_process() else card
