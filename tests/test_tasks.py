@@ -21,6 +21,7 @@ from carina.errors import TrainingError, UsageError
 from carina.learn import Batches, FitResult, FitSettings, fit
 from carina.models.build import build
 from carina.models.card import Card, DataSource, load_model, save_card
+from carina.tasks.held_out import HeldOut
 from carina.tasks.marking import SLICES, MarkingBatch, SegmentationSettings, segmentation_batches, voxel_weights
 from carina.tasks.nodule import (
     Candidates,
@@ -197,6 +198,11 @@ def test_a_run_goes_on_with_its_own_scans_only(store: Store, tmp_path: Path) -> 
         train_segmentation(Store(tmp_path), tmp_path / "run", first, resume=True)
 
 
+def test_validation_measures_every_crop_though_they_do_not_fill_a_batch(store: Store, tmp_path: Path) -> None:
+    train_segmentation(store, tmp_path, replace(SMALL, validation_crops=1, fit=replace(SMALL.fit, epochs=1)))
+    assert len(HeldOut.read(tmp_path).series_uid) == 1
+
+
 def test_training_without_any_nodule_is_refused(tmp_path: Path) -> None:
     scans = tuple(write_scan(tmp_path, k, nodules=0) for k in range(3))
     write_manifest(tmp_path, Manifest(FORMAT, Preprocessing(), scans, {}))
@@ -315,6 +321,13 @@ def test_calibration_never_makes_the_held_out_answers_less_likely(
         for scale in (1.0, card.calibration.classification)
     ]
     assert entropy[1] <= entropy[0] + 1e-6
+
+
+def test_held_out_candidates_of_one_class_are_refused_before_training(store: Store, tmp_path: Path) -> None:
+    # The tenth that is held out is the one scan without nodules.
+    with pytest.raises(TrainingError, match=r"0 of \d+ held-out candidates are nodules; .* --split"):
+        train_nodule(store, tmp_path / "run", replace(TINY, split="tenth"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_of_candidates_is_balanced(store: Store) -> None:

@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from carina.data.made_up_malignancy import RULE
 from carina.data.sampling import NODULE, CropList, malignancy_crops
 from carina.data.store import Nodule, Scan, Store
-from carina.errors import TrainingError, UsageError
+from carina.errors import UsageError
 from carina.learn import FitResult, FitSettings, fit
 from carina.learn.calibrate import expected_calibration_error, fit_logistic
 from carina.learn.processes import first_process
@@ -31,6 +31,7 @@ from carina.tasks.candidates import (
     CandidateSettings,
     answers,
     changed_batches,
+    need_both,
     unchanged_batches,
 )
 from carina.tasks.held_out import HeldOut, series_of
@@ -198,11 +199,7 @@ def train_malignancy(
 
     held_out, crops = None, every_rated(validation)
     if validation:
-        malignant = int(crops.target.sum())
-        if not 0 < malignant < len(crops):
-            raise TrainingError(
-                f"{malignant} of {len(crops)} held-out nodules are malignant; both classes are needed: hold out more"
-            )
+        need_both(crops, "nodules are malignant")
         held_out = unchanged_batches(validation, crops, settings.batch, pre.crop_zyx)
     result = fit(
         task,

@@ -147,6 +147,7 @@ def segmentation_batches(
     crops: int,
     seed: int,
     augment: AugmentSettings | None,
+    every_crop: bool = False,
 ) -> Batches[MarkingBatch]:
     """Batches of crops, each a pure function of seed, epoch and index.
 
@@ -157,6 +158,7 @@ def segmentation_batches(
         crops: per epoch.
         seed: of the draws.
         augment: how crops are changed; None leaves them as they are.
+        every_crop: crops that do not fill a batch make a smaller one, and are not left out.
     """
     weights = torch.from_numpy(np.stack([voxel_weights(scan, settings.size_power) for scan in scans]))
     sizes = torch.from_numpy(np.stack([nodule_sizes(scan) for scan in scans]))
@@ -181,7 +183,7 @@ def segmentation_batches(
         uids = tuple(scans[s].series_uid for s in chosen.scan.tolist())
         return MarkingBatch(batch, parameters, weights[_index(chosen)], sizes[_index(chosen)], uids)
 
-    return Batches(crops // settings.batch, make)
+    return Batches(-(-crops // settings.batch) if every_crop else crops // settings.batch, make)
 
 
 def _index(chosen: CropList) -> Int64[Tensor, " n"]:

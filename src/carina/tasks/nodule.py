@@ -26,6 +26,7 @@ from carina.tasks.candidates import (
     CandidateSettings,
     answers,
     changed_batches,
+    need_both,
     unchanged_batches,
 )
 from carina.tasks.held_out import HeldOut, series_of
@@ -85,8 +86,13 @@ def candidate_batches(
 
 
 def held_out_batches(scans: Sequence[Scan], settings: NoduleSettings, crop_zyx: Shape3) -> Batches[CandidateBatch]:
-    """Every nodule of the held-out scans and up to ``validation_crops`` negatives, centred and unchanged."""
+    """Every nodule of the held-out scans and up to ``validation_crops`` negatives, centred and unchanged.
+
+    Raises:
+        TrainingError: one of the classes is missing.
+    """
     crops = every_candidate(scans, negatives_per_scan=max(1, settings.validation_crops // len(scans)))
+    need_both(crops, "candidates are nodules")
     return unchanged_batches(scans, crops, settings.batch, crop_zyx)
 
 
@@ -114,7 +120,7 @@ def train_nodule(
     """Run the experiment; writes ``model.safetensors`` and ``model.json`` beside log and checkpoint.
 
     Raises:
-        TrainingError: one of the classes is missing, or a loss is not finite.
+        TrainingError: one of the classes is missing, among the held-out candidates too, or a loss is not finite.
     """
     training, validation = split_scans(store, settings)
     pre = store.preprocessing

@@ -164,7 +164,7 @@ def train_segmentation(
     if validation:
         crops = settings.validation_crops
         held_out = segmentation_batches(
-            validation, settings, pre.spacing_zyx_mm, crops=crops, seed=10_007, augment=None
+            validation, settings, pre.spacing_zyx_mm, crops=crops, seed=10_007, augment=None, every_crop=True
         )
     result = fit(
         task,
