@@ -1,6 +1,7 @@
 """The laws of the training loop, on networks small enough to train in a blink."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -326,11 +327,39 @@ class Steep(nn.Module):
         return x * self.w.abs().sqrt()
 
 
-def test_a_gradient_that_is_not_finite_stops_when_gradients_are_clipped() -> None:
-    settings = FitSettings(epochs=1, clip_norm=1.0)
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_gradient_that_is_not_finite_stops(clip_norm: float | None) -> None:
+    settings = FitSettings(epochs=1, clip_norm=clip_norm)
     pair = (torch.ones(2, 1), torch.ones(2, 1))
     with pytest.raises(TrainingError, match="gradient"):
         fit(Regression(), Steep(), Batches(1, lambda epoch, index: pair), settings=settings)
+
+
+def test_a_validation_loss_that_is_not_finite_stops_and_names_the_batch() -> None:
+    def make(epoch: int, index: int) -> Pair:
+        x, y = noise(epoch, index)
+        return x * (math.nan if index == 1 else 1.0), y
+
+    with pytest.raises(TrainingError, match="validation loss is nan in epoch 0, batch 1"):
+        fit(Regression(), network(), BATCHES, Batches(2, make), settings=SETTINGS)
+
+
+def test_a_monitor_that_is_not_finite_is_never_better_than_one_that_is() -> None:
+    class Scored(LossOnly):
+        values = iter([math.nan, 0.5, math.inf, 0.4])
+
+        def compute(self) -> dict[str, float]:
+            return {"score": next(self.values)}
+
+    class Scoring(Regression):
+        monitor = "score"
+        higher_is_better = True
+
+        def metrics(self) -> Scored:
+            return Scored()
+
+    result = fit(Scoring(), network(), BATCHES, settings=SETTINGS)
+    assert (result.best_epoch, result.best) == (1, 0.5)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

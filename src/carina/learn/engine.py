@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -202,18 +202,17 @@ class _Run:
         batch = move(batch, self.device)
         with autocast(self.device, self.precision):
             loss, outputs = self.task.loss(self.wrapped, batch)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(self._blame(f"the loss is {value}", batch, index))
+        value = self._finite(loss, "loss", batch, index)
         self.scaler.scale(loss / mine).backward()
         measured.add(value, outputs)
 
     def _step(self, index: int) -> None:
-        if self.settings.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(trained(self.model), self.settings.clip_norm)
-            if not self.scaler.is_enabled() and not bool(norm.isfinite()):
-                raise TrainingError(self._blame(f"the gradient has length {float(norm)}", None, index))
+        self.scaler.unscale_(self.optimizer)
+        longest = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
+        norm = nn.utils.clip_grad_norm_(trained(self.model), longest)
+        # A scaler leaves such a step out and goes on with a smaller scale.
+        if not self.scaler.is_enabled() and not bool(norm.isfinite()):
+            raise TrainingError(self._blame(f"the gradient has length {float(norm)}", None, index))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -223,12 +222,18 @@ class _Run:
             decay = min(self.settings.ema, (1 + self.result.steps) / (10 + self.result.steps))
             average(self.averaged, self.model, decay)
 
+    def _finite(self, loss: Tensor, name: str, batch: Any, index: int) -> float:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(self._blame(f"the {name} is {value}", batch, index))
+        return value
+
     def _blame(self, what: str, batch: Any, index: int) -> str:
         series = getattr(batch, "series_uids", ())
         named = f" (series {', '.join(dict.fromkeys(series))})" if series else ""
         return (
-            f"{what} in epoch {self.result.epochs}, batch {index}{named}: training diverged or the batch holds values "
-            f"that are not finite; look at the batch, or lower the learning rate (now {self.lr():.3g})"
+            f"{what} in epoch {len(self.result.history)}, batch {index}{named}: training diverged or the batch holds "
+            f"values that are not finite; look at the batch, or lower the learning rate (now {self.lr():.3g})"
         )
 
     @torch.no_grad()
@@ -236,10 +241,10 @@ class _Run:
         model = (self.averaged if self.averaged is not None else self.model).eval()
         measured = Pass(self.task, self.processes)
         indices = list(range(self.processes.rank, val.count, self.processes.count))
-        for _, batch in made_ahead(val, 0, indices, self.settings.prefetch):
+        for index, batch in made_ahead(val, 0, indices, self.settings.prefetch):
             with autocast(self.device, self.precision):
                 loss, outputs = self.task.loss(model, move(batch, self.device))
-            measured.add(float(loss), outputs)
+            measured.add(self._finite(loss, "validation loss", batch, index), outputs)
         return measured
 
     def judge(self, epoch: int, metrics: dict[str, float], monitor: str) -> bool:
@@ -247,7 +252,8 @@ class _Run:
             raise UsageError(f"the monitor {monitor!r} is none of the metrics {', '.join(sorted(metrics))}")
         value, result = metrics[monitor], self.result
         sign = 1 if self.task.higher_is_better else -1
-        better = result.best_epoch < 0 or sign * value > sign * result.best or math.isnan(result.best)
+        # Where nothing can be measured yet, the last weights stand in until there is something.
+        better = not math.isfinite(result.best) or (math.isfinite(value) and sign * value > sign * result.best)
         if better:
             result.best_epoch, result.best, result.metrics = epoch, value, dict(metrics)
             self.best_weights = to_cpu((self.averaged if self.averaged is not None else self.model).state_dict())
