@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from carina.errors import TrainingError, UsageError
 from carina.learn import Batches, FitResult, FitSettings, fit
+from carina.learn.batches import generator_of
 from carina.learn.checkpoint import read_checkpoint
 from carina.learn.metrics import LossOnly
 from carina.learn.optimise import resolved_precision
@@ -479,6 +480,23 @@ def test_an_unknown_monitor_is_refused() -> None:
 def test_too_few_batches_for_one_step_are_refused() -> None:
     with pytest.raises(UsageError, match="do not fill one step of 16"):
         fit(Regression(), network(), BATCHES, settings=replace(SETTINGS, accumulate=16))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"minutes": 0.0}, {"prefetch": -1}, {"accumulate": 0}, {"seed": -1}, {"seed": 2**63}]
+)
+def test_settings_that_train_nothing_are_refused_by_name(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))} is .*; expected"):
+        FitSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_large_seed_trains() -> None:
+    assert train(replace(SETTINGS, epochs=1, seed=2**63 - 1))[1].epochs == 1
+
+
+def test_the_randomness_of_a_batch_is_pinned_and_any_seed_has_one() -> None:
+    assert generator_of(3, 2, 1).initial_seed() == (3 * 1_000_003 + 2) * 100_003 + 1
+    assert generator_of(1234567890, 0, 0).initial_seed() != generator_of(1234567890, 1, 0).initial_seed()
 
 
 def test_channels_last_changes_the_layout_and_not_the_answer() -> None:

@@ -371,6 +371,17 @@ def test_train_from_the_command_line(store: Store, tmp_path: Path, capsys: pytes
     assert (card.training.epochs, card.spec["first_filters"]) == (1, 2)
 
 
+@pytest.mark.parametrize("option", ["--batch 0", "--validation-crops 0", "--minutes 0", "--epochs 0", "--seed -1"])
+def test_numbers_that_train_nothing_are_usage_errors(
+    option: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "nodule", "--data", str(store.folder), "-o", str(tmp_path), *option.split()]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--quiet", "--device", "cpu"])
+    assert ended.value.code == 2
+    assert "; expected" in capsys.readouterr().err
+
+
 def test_train_over_another_run_is_a_usage_error(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

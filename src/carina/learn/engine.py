@@ -168,7 +168,8 @@ class _Run:
     ) -> tuple[Pass, dict[str, float]]:
         """One pass over the data; what was measured, and how fast it went."""
         epoch, settings, processes = self.result.epochs, self.settings, self.processes
-        torch.manual_seed(_mixed_seed(settings.seed, epoch, processes.rank))
+        # torch takes no seed of more than 64 bits.
+        torch.manual_seed(((settings.seed * 1_000_003 + epoch) * 1_009 + processes.rank) % 2**63)
         training_mode(self.model)
         measured = Pass(self.task, processes)
         mine = per_step // processes.count
@@ -309,7 +310,3 @@ class _Run:
         self.model.eval()
         self.result.seconds = self.elapsed_s()
         return self.result
-
-
-def _mixed_seed(seed: int, epoch: int, rank: int) -> int:
-    return (seed * 1_000_003 + epoch) * 1_009 + rank

@@ -21,7 +21,7 @@ from carina.errors import TrainingError
 from carina.geometry import Shape3, Vector3
 from carina.hu import normalise
 from carina.learn import Batches
-from carina.learn.batches import move
+from carina.learn.batches import generator_of, move
 from carina.learn.log import RunLog
 from carina.learn.metrics import BinaryMetrics
 from carina.tasks.runs import RunSettings
@@ -206,8 +206,7 @@ def changed_batches(
         chosen = epoch_crops(epoch).take(slice(index * settings.batch, (index + 1) * settings.batch))
         parameters = None
         if augment is not None:
-            generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 100_003 + index)
-            parameters = draw(generator, len(chosen), augment)
+            parameters = draw(generator_of(seed, epoch, index), len(chosen), augment)
         return _cut(scans, chosen, shape, parameters)
 
     return Batches(settings.crops_per_epoch // settings.batch, make)

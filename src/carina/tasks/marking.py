@@ -20,6 +20,7 @@ from carina.data.store import IGNORE, Scan
 from carina.errors import UsageError
 from carina.geometry import Shape3, Vector3
 from carina.learn import Batches, FitSettings
+from carina.learn.batches import generator_of
 from carina.models.build import Spec
 from carina.tasks.marked import SIZE_LIMITS_MM
 from carina.tasks.runs import RunSettings
@@ -177,8 +178,7 @@ def segmentation_batches(
         chosen = epoch_crops(epoch).take(slice(index * settings.batch, (index + 1) * settings.batch))
         parameters = None
         if augment is not None:
-            generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 100_003 + index)
-            parameters = draw(generator, len(chosen), augment)
+            parameters = draw(generator_of(seed, epoch, index), len(chosen), augment)
         batch = cut_batch(scans, chosen, shape)
         uids = tuple(scans[s].series_uid for s in chosen.scan.tolist())
         return MarkingBatch(batch, parameters, weights[_index(chosen)], sizes[_index(chosen)], uids)

@@ -33,6 +33,7 @@ class RunSettings:
         split: "patient" (a share of the patients validates), "tenth" (every 10th series by UID), "subset0" to
             "subset9" (that subset of LUNA16), or "none".
         validation_share: share of the patients that validate.
+        batch: crops per step.
         crops_per_epoch: crops learned from in an epoch.
         validation_crops: crops measured after an epoch.
         augment: how training crops are changed; None leaves them as they are.
@@ -45,6 +46,7 @@ class RunSettings:
     name: str = ""
     split: str = "patient"
     validation_share: float = 0.15
+    batch: int = 16
     crops_per_epoch: int = 200
     validation_crops: int = 64
     augment: AugmentSettings | None = field(default_factory=AugmentSettings)
@@ -52,6 +54,14 @@ class RunSettings:
     init_from: Path | None = None
     licences: Mapping[str, str] = field(default_factory=dict)
     fit: FitSettings = field(default_factory=FitSettings)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for numbers that nothing can be trained with."""
+        for name in ("batch", "crops_per_epoch", "validation_crops"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 <= self.validation_share <= 1:
+            raise UsageError(f"validation_share is {self.validation_share:g}; expected 0 to 1")
 
     def load_initial(self, model: nn.Module) -> None:
         """Start from the weights of ``init_from``.
