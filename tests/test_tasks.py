@@ -216,6 +216,23 @@ def test_every_tenth_series_can_be_held_out(store: Store) -> None:
     assert len(training) == 7
 
 
+def test_of_few_patients_the_one_is_held_out_whom_a_larger_share_would_hold_out(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    training, validation = split_scans(store, replace(SMALL, validation_share=1e-6))
+    assert "one is held out" in caplog.text
+    assert (len(training), len(validation)) == (7, 1)
+    assert validation[0].key in {scan.key for scan in split_scans(store, SMALL)[1]}
+
+
+def test_the_scans_of_one_patient_all_train_and_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scans = tuple(replace(write_scan(tmp_path, k), patient_id="patient0") for k in range(2))
+    write_manifest(tmp_path, Manifest(FORMAT, Preprocessing(), scans, {}))
+    training, validation = split_scans(Store(tmp_path), replace(SMALL, validation_share=1e-6))
+    assert (len(training), len(validation)) == (2, 0)
+    assert "nothing is held out" in caplog.text
+
+
 def test_a_subset_of_luna16_can_be_held_out(store: Store) -> None:
     training, validation = split_scans(store, replace(SMALL, split="subset3"))
     assert [scan.subset for scan in validation] == [3]

@@ -4,6 +4,7 @@ Must not know losses or batches.
 """
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,13 +14,14 @@ from typing import Any
 from torch import nn
 
 from carina.data.augment import AugmentSettings
-from carina.data.split import every_nth, split_by_patient, split_by_subset
+from carina.data.split import every_nth, patient_fraction, split_by_patient, split_by_subset
 from carina.data.store import Scan, Store
 from carina.errors import TrainingError, UsageError
 from carina.learn import FitResult, FitSettings
 from carina.learn.provenance import command_line, hardware, source_revision
 from carina.models.card import DataSource, Training, load_card, load_model
 
+logger = logging.getLogger(__name__)
 SUBSETS = tuple(f"subset{k}" for k in range(10))
 """LUNA16's ten, for cross-validation."""
 
@@ -102,6 +104,8 @@ def split_scans(store: Store, settings: RunSettings) -> tuple[list[Scan], list[S
             share = settings.validation_share
             parts = split_by_patient(store.scans, {"train": 1 - share, "validation": share})
             training, validation = parts["train"], parts["validation"]
+            if share > 0 and not validation:
+                training, validation = _one_patient_apart(training)
         case "tenth":
             training, validation = every_nth(sorted(store.scans, key=lambda scan: scan.series_uid))
         case "none":
@@ -113,6 +117,17 @@ def split_scans(store: Store, settings: RunSettings) -> tuple[list[Scan], list[S
     if not training:
         raise TrainingError(f"the split {settings.split!r} leaves none of {len(store)} scans to learn from")
     return training, validation
+
+
+def _one_patient_apart(scans: Sequence[Scan]) -> tuple[list[Scan], list[Scan]]:
+    """Of few patients the hash may hold out nobody: then the one whom a larger share would hold out first validates."""
+    patients = {scan.patient_id for scan in scans}
+    if len(patients) < 2:
+        logger.warning("all scans are of one patient: nothing is held out, and figures are of what was learned from")
+        return list(scans), []
+    first = max(patients, key=patient_fraction)
+    logger.warning("the hash of their names holds out none of %d patients: one is held out all the same", len(patients))
+    return [s for s in scans if s.patient_id != first], [s for s in scans if s.patient_id == first]
 
 
 def training_of(scans: Sequence[Scan], settings: RunSettings, result: FitResult) -> Training:
