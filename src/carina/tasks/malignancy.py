@@ -226,7 +226,7 @@ def train_malignancy(
         by_size = area_under_roc(rated.diameter_mm, truth)
         metrics["auc_of_diameter"] = by_size
         metrics["auc_gain_over_diameter"] = area_under_roc(seen, truth) - by_size
-        metrics["ece_calibrated"] = expected_calibration_error(rated.p_malignant, truth)
+        metrics["ece_calibrated_in_sample"] = expected_calibration_error(rated.p_malignant, truth)
         calibration = Calibration(
             f"logistic, fitted on {len(truth)} nodules of {len(validation)} held-out scans",
             intercept,

@@ -152,7 +152,7 @@ def train_nodule(
             f"temperature {temperature:.3f}, fitted on {len(truth)} candidates of {len(validation)} held-out scans",
             classification=1 / temperature,
         )
-        for name, scale in (("raw", 1.0), ("calibrated", temperature)):
+        for name, scale in (("raw", 1.0), ("calibrated_in_sample", temperature)):
             metrics[f"ece_{name}"] = expected_calibration_error(1 / (1 + np.exp(-found / scale)), truth)
     card = Card(
         name=settings.name or "nodule",
