@@ -347,6 +347,13 @@ def test_held_out_candidates_of_one_class_are_refused_before_training(store: Sto
     assert not (tmp_path / "run").exists()
 
 
+def test_the_error_of_the_calibration_on_its_own_candidates_is_named_so(
+    nodule_run: tuple[Path, FitResult, Card],
+) -> None:
+    named = {name for name in nodule_run[2].metrics if name.startswith("ece_")}
+    assert named == {"ece_raw", "ece_calibrated_in_sample"}
+
+
 def test_a_batch_of_candidates_is_balanced(store: Store) -> None:
     made = candidate_batches(store.scans, TINY, (32, 48, 48), {})
     targets = torch.cat([made.make(0, index).crops.target for index in range(made.count)])
