@@ -1,6 +1,7 @@
 """The laws of the training loop, on networks small enough to train in a blink."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from carina.errors import TrainingError, UsageError
 from carina.learn import Batches, FitResult, FitSettings, fit
+from carina.learn.batches import generator_of
 from carina.learn.checkpoint import read_checkpoint
 from carina.learn.metrics import LossOnly
 from carina.learn.optimise import resolved_precision
@@ -121,6 +123,25 @@ def test_resuming_with_other_settings_is_refused_by_name(tmp_path: Path) -> None
         train(replace(SETTINGS, lr=0.5), tmp_path, resume=True)
 
 
+def test_resuming_with_another_configuration_or_monitor_is_refused_by_name(tmp_path: Path) -> None:
+    class Other(Regression):
+        monitor = "auc"
+        higher_is_better = True
+
+    begun = {"batch": 8, "split": "patient", "name": "first"}
+    train(SETTINGS, tmp_path, config=begun)
+    with pytest.raises(UsageError, match=r"batch 8 -> 16, split patient -> None$"):
+        train(SETTINGS, tmp_path, resume=True, config={"batch": 16, "name": "second"})
+    with pytest.raises(UsageError, match=r"monitor loss -> auc, higher_is_better False -> True"):
+        fit(Other(), network(), BATCHES, settings=SETTINGS, run_dir=tmp_path, resume=True, config=begun)
+
+
+def test_a_longer_time_another_name_and_what_an_old_checkpoint_does_not_know_are_no_other_run(tmp_path: Path) -> None:
+    train(replace(SETTINGS, minutes=0.001), tmp_path, config={"name": "first"})
+    longer = replace(SETTINGS, minutes=60.0)
+    assert train(longer, tmp_path, resume=True, config={"name": "second", "new": 1})[1].epochs == 4
+
+
 def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
     train(SETTINGS, tmp_path)
     with pytest.raises(UsageError, match="holds a run already"):
@@ -204,7 +225,11 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         check=True,
         timeout=120,
         capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+            "OMP_NUM_THREADS": "1",
+        },
     )
     for rank in range(processes):
         other, best, learned, statistics = torch.load(tmp_path / f"weights{rank}", weights_only=True)
@@ -213,6 +238,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         # Each micro-batch is normalised by itself either way; what is kept for evaluation has seen half of them.
         torch.testing.assert_close(learned, parameters(normed), rtol=1e-8, atol=1e-10)
         assert not torch.allclose(statistics, running(normed), rtol=1e-4)
+        assert torch.equal(statistics, torch.load(tmp_path / "weights0", weights_only=True)[-1])
 
 
 def test_of_two_processes_the_first_prepares_and_the_other_finds_it_done(tmp_path: Path) -> None:
@@ -302,11 +328,39 @@ class Steep(nn.Module):
         return x * self.w.abs().sqrt()
 
 
-def test_a_gradient_that_is_not_finite_stops_when_gradients_are_clipped() -> None:
-    settings = FitSettings(epochs=1, clip_norm=1.0)
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_gradient_that_is_not_finite_stops(clip_norm: float | None) -> None:
+    settings = FitSettings(epochs=1, clip_norm=clip_norm)
     pair = (torch.ones(2, 1), torch.ones(2, 1))
     with pytest.raises(TrainingError, match="gradient"):
         fit(Regression(), Steep(), Batches(1, lambda epoch, index: pair), settings=settings)
+
+
+def test_a_validation_loss_that_is_not_finite_stops_and_names_the_batch() -> None:
+    def make(epoch: int, index: int) -> Pair:
+        x, y = noise(epoch, index)
+        return x * (math.nan if index == 1 else 1.0), y
+
+    with pytest.raises(TrainingError, match="validation loss is nan in epoch 0, batch 1"):
+        fit(Regression(), network(), BATCHES, Batches(2, make), settings=SETTINGS)
+
+
+def test_a_monitor_that_is_not_finite_is_never_better_than_one_that_is() -> None:
+    class Scored(LossOnly):
+        values = iter([math.nan, 0.5, math.inf, 0.4])
+
+        def compute(self) -> dict[str, float]:
+            return {"score": next(self.values)}
+
+    class Scoring(Regression):
+        monitor = "score"
+        higher_is_better = True
+
+        def metrics(self) -> Scored:
+            return Scored()
+
+    result = fit(Scoring(), network(), BATCHES, settings=SETTINGS)
+    assert (result.best_epoch, result.best) == (1, 0.5)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -426,6 +480,23 @@ def test_an_unknown_monitor_is_refused() -> None:
 def test_too_few_batches_for_one_step_are_refused() -> None:
     with pytest.raises(UsageError, match="do not fill one step of 16"):
         fit(Regression(), network(), BATCHES, settings=replace(SETTINGS, accumulate=16))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"minutes": 0.0}, {"prefetch": -1}, {"accumulate": 0}, {"seed": -1}, {"seed": 2**63}]
+)
+def test_settings_that_train_nothing_are_refused_by_name(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))} is .*; expected"):
+        FitSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_large_seed_trains() -> None:
+    assert train(replace(SETTINGS, epochs=1, seed=2**63 - 1))[1].epochs == 1
+
+
+def test_the_randomness_of_a_batch_is_pinned_and_any_seed_has_one() -> None:
+    assert generator_of(3, 2, 1).initial_seed() == (3 * 1_000_003 + 2) * 100_003 + 1
+    assert generator_of(1234567890, 0, 0).initial_seed() != generator_of(1234567890, 1, 0).initial_seed()
 
 
 def test_channels_last_changes_the_layout_and_not_the_answer() -> None:

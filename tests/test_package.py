@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import carina
+from carina.cli import parse
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -46,3 +47,11 @@ def test_version() -> None:
 @pytest.mark.parametrize("arguments", [["nonsense"], ["detect"], ["detect", "-i"]])
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert run("-m", "carina", *arguments).returncode == 2
+
+
+@pytest.mark.parametrize("words", ["phantom -o x", "evaluate froc x --annotations x", "runs compare x"])
+def test_a_seed_below_0_is_wrong_usage(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse([*words.split(), "--seed", "-1"])
+    assert ended.value.code == 2
+    assert "-1 is below 0" in capsys.readouterr().err

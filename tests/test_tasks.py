@@ -1,5 +1,6 @@
 """M29, M31: CT experiments run from a prepared store to weights that load, and learn what is there to be learned."""
 
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from carina.errors import TrainingError, UsageError
 from carina.learn import Batches, FitResult, FitSettings, fit
 from carina.models.build import build
 from carina.models.card import Card, DataSource, load_model, save_card
+from carina.tasks.held_out import HeldOut
 from carina.tasks.marking import SLICES, MarkingBatch, SegmentationSettings, segmentation_batches, voxel_weights
 from carina.tasks.nodule import (
     Candidates,
@@ -186,6 +188,21 @@ def test_a_resumed_segmentation_ends_with_the_same_weights(store: Store, tmp_pat
     assert resumed.sha256 == whole.sha256
 
 
+def test_a_run_goes_on_with_its_own_scans_only(store: Store, tmp_path: Path) -> None:
+    first = replace(SMALL, fit=replace(SMALL.fit, epochs=1))
+    train_segmentation(store, tmp_path / "run", first)
+    with pytest.raises(UsageError, match=r"split patient -> tenth, training_series . with digest .* -> 7 with digest"):
+        train_segmentation(store, tmp_path / "run", replace(first, split="tenth"), resume=True)
+    write_manifest(tmp_path, Manifest(FORMAT, Preprocessing(), tuple(store.scans[:-1]), {}))
+    with pytest.raises(UsageError, match=r"other settings: \w+_series . with digest"):
+        train_segmentation(Store(tmp_path), tmp_path / "run", first, resume=True)
+
+
+def test_validation_measures_every_crop_though_they_do_not_fill_a_batch(store: Store, tmp_path: Path) -> None:
+    train_segmentation(store, tmp_path, replace(SMALL, validation_crops=1, fit=replace(SMALL.fit, epochs=1)))
+    assert len(HeldOut.read(tmp_path).series_uid) == 1
+
+
 def test_training_without_any_nodule_is_refused(tmp_path: Path) -> None:
     scans = tuple(write_scan(tmp_path, k, nodules=0) for k in range(3))
     write_manifest(tmp_path, Manifest(FORMAT, Preprocessing(), scans, {}))
@@ -197,6 +214,23 @@ def test_every_tenth_series_can_be_held_out(store: Store) -> None:
     training, validation = split_scans(store, replace(SMALL, split="tenth"))
     assert [scan.series_uid for scan in validation] == ["1.2.0"]
     assert len(training) == 7
+
+
+def test_of_few_patients_the_one_is_held_out_whom_a_larger_share_would_hold_out(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    training, validation = split_scans(store, replace(SMALL, validation_share=1e-6))
+    assert "one is held out" in caplog.text
+    assert (len(training), len(validation)) == (7, 1)
+    assert validation[0].key in {scan.key for scan in split_scans(store, SMALL)[1]}
+
+
+def test_the_scans_of_one_patient_all_train_and_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scans = tuple(replace(write_scan(tmp_path, k), patient_id="patient0") for k in range(2))
+    write_manifest(tmp_path, Manifest(FORMAT, Preprocessing(), scans, {}))
+    training, validation = split_scans(Store(tmp_path), replace(SMALL, validation_share=1e-6))
+    assert (len(training), len(validation)) == (2, 0)
+    assert "nothing is held out" in caplog.text
 
 
 def test_a_subset_of_luna16_can_be_held_out(store: Store) -> None:
@@ -306,6 +340,20 @@ def test_calibration_never_makes_the_held_out_answers_less_likely(
     assert entropy[1] <= entropy[0] + 1e-6
 
 
+def test_held_out_candidates_of_one_class_are_refused_before_training(store: Store, tmp_path: Path) -> None:
+    # The tenth that is held out is the one scan without nodules.
+    with pytest.raises(TrainingError, match=r"0 of \d+ held-out candidates are nodules; .* --split"):
+        train_nodule(store, tmp_path / "run", replace(TINY, split="tenth"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_error_of_the_calibration_on_its_own_candidates_is_named_so(
+    nodule_run: tuple[Path, FitResult, Card],
+) -> None:
+    named = {name for name in nodule_run[2].metrics if name.startswith("ece_")}
+    assert named == {"ece_raw", "ece_calibrated_in_sample"}
+
+
 def test_a_batch_of_candidates_is_balanced(store: Store) -> None:
     made = candidate_batches(store.scans, TINY, (32, 48, 48), {})
     targets = torch.cat([made.make(0, index).crops.target for index in range(made.count)])
@@ -353,6 +401,17 @@ def test_train_from_the_command_line(store: Store, tmp_path: Path, capsys: pytes
     assert (card.training.epochs, card.spec["first_filters"]) == (1, 2)
 
 
+@pytest.mark.parametrize("option", ["--batch 0", "--validation-crops 0", "--minutes 0", "--epochs 0", "--seed -1"])
+def test_numbers_that_train_nothing_are_usage_errors(
+    option: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "nodule", "--data", str(store.folder), "-o", str(tmp_path), *option.split()]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--quiet", "--device", "cpu"])
+    assert ended.value.code == 2
+    assert "; expected" in capsys.readouterr().err
+
+
 def test_train_over_another_run_is_a_usage_error(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -391,6 +450,27 @@ def test_the_command_learns_the_same_in_two_processes(store: Store, tmp_path: Pa
     one, two = (dict(load_model(tmp_path / run / "model")[0].named_parameters()) for run in ("one", "two"))
     for name, parameter in one.items():
         torch.testing.assert_close(two[name], parameter, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_first_alone_writes_and_both_hold_its_network(store: Store, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from test_tasks import *\n"
+        f"folder, rank = Path({str(tmp_path)!r}), os.environ['RANK']\n"
+        "settings = replace(TINY, fit=replace(TINY.fit, epochs=1, accumulate=2))\n"
+        f"_, card = train_nodule(Store(Path({str(store.folder)!r})), folder / rank, settings)\n"
+        "(folder / f'answered{rank}').write_text(str(card.metrics['ece_raw']))\n"
+    )
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", program],
+        check=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+    )
+    assert {"held_out.csv", "model.safetensors", "model.json"} <= {path.name for path in (tmp_path / "0").iterdir()}
+    assert not (tmp_path / "1").exists()
+    assert (tmp_path / "answered0").read_text() == (tmp_path / "answered1").read_text()
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from carina.cli.seed import Seed
+
 
 @dataclass
 class Demo:
@@ -13,7 +15,7 @@ class Demo:
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("demo")
     """Folder for the CT and the report."""
-    seed: int = 1
+    seed: Seed = 1
     """Which synthetic patient."""
     nodules: int = 3
     """How many nodules it has."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from carina.cli.seed import Seed
 from carina.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Froc(_Output, _Truth):
     """Cohort in LUNA16's layout: marks that hit no centre but lie on a voxel its masks label count neither way."""
     bootstraps: int = 1000
     """Resamples of the scans behind the intervals; 0 for none."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the resamples."""
 
     def run(self) -> None:
@@ -153,7 +154,7 @@ class Compare(_Output, _Truth):
     """Detections of the second."""
     bootstraps: int = 1000
     """Resamples of the scans."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the resamples."""
 
     def run(self) -> None:

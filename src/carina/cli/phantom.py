@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from carina.cli.seed import Seed
+
 
 @dataclass
 class Phantom:
@@ -19,7 +21,7 @@ class Phantom:
     scans: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
     """How many to make."""
 
-    seed: int = 0
+    seed: Seed = 0
     """The same seed gives the same cohort, and a longer one begins with the shorter."""
 
     nodules: int | None = None

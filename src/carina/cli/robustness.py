@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from carina.cli.seed import Seed
 from carina.errors import UsageError
 
 
@@ -21,7 +22,7 @@ class Robustness:
     """Folder for summary.json, summary.txt and index.html."""
     nodules: int = 12
     """How many nodules to insert, of shapes that trained nothing."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the insertion."""
     weights: Path | None = None
     """Folder of other models than the shipped ones."""

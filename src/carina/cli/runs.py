@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from carina.cli.seed import Seed
 from carina.errors import InputError, UsageError
 
 
@@ -19,7 +20,7 @@ class Compare:
     """Metric that decides; default: the one that chose the best epoch."""
     bootstraps: int = 1000
     """Resamples of the held-out scans behind the intervals."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the resamples."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Folder for summary.json, summary.txt and index.html."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from carina.cli.seed import Seed
 from carina.errors import UsageError
 
 
@@ -34,7 +35,7 @@ class Synthesize:
     """Which patients' shapes to use."""
     atlas: Path | None = None
     """Another file of shapes than the shipped one."""
-    seed: int = 0
+    seed: Seed = 0
     """Source of all randomness; the same seed gives the same cohort."""
     jobs: Annotated[int, tyro.conf.arg(aliases=["-j"])] = 1
     """Number of processes."""

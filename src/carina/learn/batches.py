@@ -29,6 +29,12 @@ class Batches(Generic[B]):
     make: Callable[[int, int], B]
 
 
+def generator_of(seed: int, epoch: int, index: int) -> torch.Generator:
+    """The randomness of one batch, the same whenever it is made."""
+    # torch takes no seed of more than 64 bits.
+    return torch.Generator().manual_seed(((seed * 1_000_003 + epoch) * 100_003 + index) % 2**63)
+
+
 def move(batch: Any, device: torch.device) -> Any:
     """A batch on a device: a tensor, a tuple, list or dict of them, or an object with ``to(device)``."""
     if isinstance(batch, (tuple, list)):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -58,6 +58,8 @@ def fit(
     progress: bool = False,
 ) -> FitResult:
     """Train a model in place; afterwards it holds the best weights, on the training device, in evaluation mode.
+
+    Among several processes all end with the weights and running statistics of the first.
 
     Only parameters that require gradients are trained. A part of the model of which no parameter does is kept in
     evaluation mode, so that its batch-norm statistics stay as they are.
@@ -125,6 +127,7 @@ class _Run:
     ) -> None:
         self.task, self.settings, self.processes, self.run_dir = task, settings, processes, run_dir
         self.config = config
+        self.judged = {"monitor": task.monitor, "higher_is_better": task.higher_is_better}
         self.result = FitResult()
         self.device = processes.device
         torch.manual_seed(settings.seed)
@@ -152,8 +155,7 @@ class _Run:
         return self.processes.largest(self.elapsed_s()) / (60 * self.settings.minutes)
 
     def described(self) -> dict[str, Any]:
-        judged = {"monitor": self.task.monitor, "higher_is_better": self.task.higher_is_better}
-        return {**asdict(self.settings), "precision": self.precision, **judged, **self.config}
+        return {**asdict(self.settings), "precision": self.precision, **self.judged, **self.config}
 
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
@@ -166,7 +168,8 @@ class _Run:
     ) -> tuple[Pass, dict[str, float]]:
         """One pass over the data; what was measured, and how fast it went."""
         epoch, settings, processes = self.result.epochs, self.settings, self.processes
-        torch.manual_seed(_mixed_seed(settings.seed, epoch, processes.rank))
+        # torch takes no seed of more than 64 bits.
+        torch.manual_seed(((settings.seed * 1_000_003 + epoch) * 1_009 + processes.rank) % 2**63)
         training_mode(self.model)
         measured = Pass(self.task, processes)
         mine = per_step // processes.count
@@ -200,18 +203,17 @@ class _Run:
         batch = move(batch, self.device)
         with autocast(self.device, self.precision):
             loss, outputs = self.task.loss(self.wrapped, batch)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(self._blame(f"the loss is {value}", batch, index))
+        value = self._finite(loss, "loss", batch, index)
         self.scaler.scale(loss / mine).backward()
         measured.add(value, outputs)
 
     def _step(self, index: int) -> None:
-        if self.settings.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(trained(self.model), self.settings.clip_norm)
-            if not self.scaler.is_enabled() and not bool(norm.isfinite()):
-                raise TrainingError(self._blame(f"the gradient has length {float(norm)}", None, index))
+        self.scaler.unscale_(self.optimizer)
+        longest = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
+        norm = nn.utils.clip_grad_norm_(trained(self.model), longest)
+        # A scaler leaves such a step out and goes on with a smaller scale.
+        if not self.scaler.is_enabled() and not bool(norm.isfinite()):
+            raise TrainingError(self._blame(f"the gradient has length {float(norm)}", None, index))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -221,12 +223,18 @@ class _Run:
             decay = min(self.settings.ema, (1 + self.result.steps) / (10 + self.result.steps))
             average(self.averaged, self.model, decay)
 
+    def _finite(self, loss: Tensor, name: str, batch: Any, index: int) -> float:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(self._blame(f"the {name} is {value}", batch, index))
+        return value
+
     def _blame(self, what: str, batch: Any, index: int) -> str:
         series = getattr(batch, "series_uids", ())
         named = f" (series {', '.join(dict.fromkeys(series))})" if series else ""
         return (
-            f"{what} in epoch {self.result.epochs}, batch {index}{named}: training diverged or the batch holds values "
-            f"that are not finite; look at the batch, or lower the learning rate (now {self.lr():.3g})"
+            f"{what} in epoch {len(self.result.history)}, batch {index}{named}: training diverged or the batch holds "
+            f"values that are not finite; look at the batch, or lower the learning rate (now {self.lr():.3g})"
         )
 
     @torch.no_grad()
@@ -234,10 +242,10 @@ class _Run:
         model = (self.averaged if self.averaged is not None else self.model).eval()
         measured = Pass(self.task, self.processes)
         indices = list(range(self.processes.rank, val.count, self.processes.count))
-        for _, batch in made_ahead(val, 0, indices, self.settings.prefetch):
+        for index, batch in made_ahead(val, 0, indices, self.settings.prefetch):
             with autocast(self.device, self.precision):
                 loss, outputs = self.task.loss(model, move(batch, self.device))
-            measured.add(float(loss), outputs)
+            measured.add(self._finite(loss, "validation loss", batch, index), outputs)
         return measured
 
     def judge(self, epoch: int, metrics: dict[str, float], monitor: str) -> bool:
@@ -245,7 +253,8 @@ class _Run:
             raise UsageError(f"the monitor {monitor!r} is none of the metrics {', '.join(sorted(metrics))}")
         value, result = metrics[monitor], self.result
         sign = 1 if self.task.higher_is_better else -1
-        better = result.best_epoch < 0 or sign * value > sign * result.best or math.isnan(result.best)
+        # Where nothing can be measured yet, the last weights stand in until there is something.
+        better = not math.isfinite(result.best) or (math.isfinite(value) and sign * value > sign * result.best)
         if better:
             result.best_epoch, result.best, result.metrics = epoch, value, dict(metrics)
             self.best_weights = to_cpu((self.averaged if self.averaged is not None else self.model).state_dict())
@@ -258,6 +267,7 @@ class _Run:
             return
         state = {
             "settings": asdict(self.settings),
+            "judged": self.judged,
             "config": self.config,
             "result": {**asdict(self.result), "seconds": self.elapsed_s()},
             "stop": self.stop,
@@ -273,12 +283,10 @@ class _Run:
         if self.run_dir is None or not (self.run_dir / CHECKPOINT).exists():
             return
         state = read_checkpoint(self.run_dir / CHECKPOINT)
-        now = asdict(self.settings)
-        changed = [
-            f"{k} {state['settings'].get(k)} -> {v}"
-            for k, v in now.items()
-            if k not in MAY_CHANGE and state["settings"].get(k) != v
-        ]
+        now = {**asdict(self.settings), **self.judged, **self.config}
+        # What an older checkpoint does not hold cannot be compared, and does not keep it from going on.
+        before = {**state["settings"], **state.get("judged", {}), **state["config"]}
+        changed = [f"{k} {v} -> {now.get(k)}" for k, v in before.items() if k not in MAY_CHANGE and now.get(k) != v]
         if changed:
             raise UsageError(f"{self.run_dir} was begun with other settings: {', '.join(changed)}")
         self.model.load_state_dict(state["model"])
@@ -297,10 +305,8 @@ class _Run:
 
     def close(self) -> FitResult:
         self.model.load_state_dict(self.best_weights)
+        # Each process has seen other batches, so that their running statistics differ.
+        self.processes.as_the_first(self.model.state_dict().values())
         self.model.eval()
         self.result.seconds = self.elapsed_s()
         return self.result
-
-
-def _mixed_seed(seed: int, epoch: int, rank: int) -> int:
-    return (seed * 1_000_003 + epoch) * 1_009 + rank

@@ -4,7 +4,7 @@ Must not know models or data. One process is the ordinary case and costs nothing
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,6 +39,15 @@ class Processes:
         """The largest of everybody's values, so that all take the same decision."""
         return float(self._together(torch.tensor(value, dtype=torch.float64), dist.ReduceOp.MAX))
 
+    def as_the_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give everybody the values that the first process has, in place."""
+        if self.count == 1:
+            return
+        for tensor in tensors:
+            shared = tensor.detach().contiguous()
+            dist.broadcast(shared, 0)
+            tensor.detach().copy_(shared)
+
     def first_then_all(self, work: Callable[..., T]) -> T:
         """Let the first process do something, then the others, which find it done.
 
@@ -60,6 +69,11 @@ class Processes:
         shared = tensor.to(self.device, copy=True)
         dist.all_reduce(shared, operation)
         return shared.to(tensor.device)
+
+
+def first_process() -> bool:
+    """Whether this is the first of the processes that ``torchrun`` started, or the only one: who writes results."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager

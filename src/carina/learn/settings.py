@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from carina.errors import UsageError
 from carina.learn.log import Record
 from carina.learn.schedule import Schedule
 
@@ -55,9 +56,19 @@ class FitSettings:
     validate_every: int = 1
     prefetch: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for numbers that nothing can be trained with."""
+        for name, least in {"epochs": 1, "accumulate": 1, "validate_every": 1, "prefetch": 0, "seed": 0}.items():
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        if self.seed >= 2**63:
+            raise UsageError(f"seed is {self.seed}; expected less than 2**63")
+        if self.minutes is not None and not self.minutes > 0:
+            raise UsageError(f"minutes is {self.minutes:g}; expected more than 0")
 
-MAY_CHANGE = {"epochs", "minutes", "patience", "device", "prefetch"}
-"""Settings that may differ when a run is resumed; the others would make it another run."""
+
+MAY_CHANGE = {"epochs", "minutes", "patience", "device", "prefetch", "name", "licences", "outcome"}
+"""What may differ when a run is resumed: how long, where, words for the card; the rest would make it another run."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from torch.nn import functional
 from carina.data.pictures import Pictures, channel_statistics, split_pictures
 from carina.errors import UsageError, WeightsError
 from carina.learn import Batches, FitResult, FitSettings, fit
+from carina.learn.batches import generator_of
 from carina.learn.checkpoint import read_checkpoint
 from carina.learn.engine import CHECKPOINT
 from carina.learn.log import RunLog
@@ -158,11 +159,11 @@ def training_batches(pictures: Pictures, settings: BirdsSettings) -> Batches[Pic
     def make(epoch: int, index: int) -> PictureBatch:
         if epoch not in order:
             order.clear()
-            order[epoch] = torch.randperm(len(pictures), generator=_generator(seed, epoch, -1))
+            order[epoch] = torch.randperm(len(pictures), generator=generator_of(seed, epoch, 0))
         chosen = pictures.take(order[epoch][index * size : (index + 1) * size])
         images = chosen.images
         if settings.augment:
-            images = mirror_and_shift(images, _generator(seed, epoch, index))
+            images = mirror_and_shift(images, generator_of(seed, epoch, index + 1))
         return PictureBatch(images, chosen.labels)
 
     return Batches(len(pictures) // size, make)
@@ -333,7 +334,3 @@ def _epochs_done(run_dir: Path) -> int:
 def _described(settings: BirdsSettings, spec: Spec, classes: tuple[str, ...]) -> dict[str, Any]:
     own = {name: getattr(settings, name) for name in ("batch", "held_out", "penalty_l1", "penalty_l2", "augment")}
     return {"spec": spec, "class_names": list(classes), **own}
-
-
-def _generator(seed: int, epoch: int, index: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 100_003 + index + 1)

@@ -17,10 +17,11 @@ from carina.data.augment import Parameters, apply, draw
 from carina.data.batches import Batch, cut_batch
 from carina.data.sampling import CropList
 from carina.data.store import Scan
+from carina.errors import TrainingError
 from carina.geometry import Shape3, Vector3
 from carina.hu import normalise
 from carina.learn import Batches
-from carina.learn.batches import move
+from carina.learn.batches import generator_of, move
 from carina.learn.log import RunLog
 from carina.learn.metrics import BinaryMetrics
 from carina.tasks.runs import RunSettings
@@ -205,11 +206,28 @@ def changed_batches(
         chosen = epoch_crops(epoch).take(slice(index * settings.batch, (index + 1) * settings.batch))
         parameters = None
         if augment is not None:
-            generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 100_003 + index)
-            parameters = draw(generator, len(chosen), augment)
+            parameters = draw(generator_of(seed, epoch, index), len(chosen), augment)
         return _cut(scans, chosen, shape, parameters)
 
     return Batches(settings.crops_per_epoch // settings.batch, make)
+
+
+def need_both(crops: CropList, said: str) -> None:
+    """Refuse held-out crops of one class before the training takes its time: they calibrate nothing.
+
+    Args:
+        crops: of the held-out scans.
+        said: what the positives among them are, for the message.
+
+    Raises:
+        TrainingError: one of the classes is missing.
+    """
+    positives = int(crops.target.sum())
+    if not 0 < positives < len(crops):
+        raise TrainingError(
+            f"{positives} of {len(crops)} held-out {said}; both classes are needed: hold out more or other scans with "
+            "--split, or none with --split none"
+        )
 
 
 def unchanged_batches(scans: Sequence[Scan], crops: CropList, size: int, crop_zyx: Shape3) -> Batches[CandidateBatch]:

@@ -19,9 +19,10 @@ from scipy.stats import rankdata
 from carina.data.made_up_malignancy import RULE
 from carina.data.sampling import NODULE, CropList, malignancy_crops
 from carina.data.store import Nodule, Scan, Store
-from carina.errors import TrainingError, UsageError
+from carina.errors import UsageError
 from carina.learn import FitResult, FitSettings, fit
 from carina.learn.calibrate import expected_calibration_error, fit_logistic
+from carina.learn.processes import first_process
 from carina.models.build import Spec, build
 from carina.models.card import Calibration, Card, load_model, save_model
 from carina.models.nodule import NoduleNet
@@ -30,6 +31,7 @@ from carina.tasks.candidates import (
     CandidateSettings,
     answers,
     changed_batches,
+    need_both,
     unchanged_batches,
 )
 from carina.tasks.held_out import HeldOut, series_of
@@ -197,11 +199,7 @@ def train_malignancy(
 
     held_out, crops = None, every_rated(validation)
     if validation:
-        malignant = int(crops.target.sum())
-        if not 0 < malignant < len(crops):
-            raise TrainingError(
-                f"{malignant} of {len(crops)} held-out nodules are malignant; both classes are needed: hold out more"
-            )
+        need_both(crops, "nodules are malignant")
         held_out = unchanged_batches(validation, crops, settings.batch, pre.crop_zyx)
     result = fit(
         task,
@@ -211,22 +209,24 @@ def train_malignancy(
         settings=settings.fit,
         run_dir=run_dir,
         resume=resume,
-        config=settings.described(),
+        config=settings.described(store, training, validation),
         progress=progress,
     )
     metrics, calibration = dict(result.metrics), Calibration()
     if held_out is not None:
         found, truth = answers(task, model, held_out, next(model.parameters()).device)
-        HeldOut.classified(series_of(held_out), truth, expit(found)).write(run_dir)
+        if first_process():
+            HeldOut.classified(series_of(held_out), truth, expit(found)).write(run_dir)
         # The pipeline knows probabilities from 0.0001 to 0.9999; they are calibrated as it will see them.
         seen = np.clip(found, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
         intercept, (slope,) = fit_logistic(seen[:, None], truth)
         rated = _rated(validation, crops, truth, expit(intercept + slope * seen))
-        rated.write(run_dir / RATED)
+        if first_process():
+            rated.write(run_dir / RATED)
         by_size = area_under_roc(rated.diameter_mm, truth)
         metrics["auc_of_diameter"] = by_size
         metrics["auc_gain_over_diameter"] = area_under_roc(seen, truth) - by_size
-        metrics["ece_calibrated"] = expected_calibration_error(rated.p_malignant, truth)
+        metrics["ece_calibrated_in_sample"] = expected_calibration_error(rated.p_malignant, truth)
         calibration = Calibration(
             f"logistic, fitted on {len(truth)} nodules of {len(validation)} held-out scans",
             intercept,
@@ -246,7 +246,7 @@ def train_malignancy(
         summary=f"3-D network: probability that a nodule is malignant. Outcomes: {outcome}",
         limits=f"Knows nothing but these outcomes: {outcome}.",
     )
-    return result, save_model(run_dir / "model", model, card)
+    return result, save_model(run_dir / "model", model, card) if first_process() else card
 
 
 def _rated(

@@ -20,6 +20,7 @@ from carina.data.store import IGNORE, Scan
 from carina.errors import UsageError
 from carina.geometry import Shape3, Vector3
 from carina.learn import Batches, FitSettings
+from carina.learn.batches import generator_of
 from carina.models.build import Spec
 from carina.tasks.marked import SIZE_LIMITS_MM
 from carina.tasks.runs import RunSettings
@@ -147,6 +148,7 @@ def segmentation_batches(
     crops: int,
     seed: int,
     augment: AugmentSettings | None,
+    every_crop: bool = False,
 ) -> Batches[MarkingBatch]:
     """Batches of crops, each a pure function of seed, epoch and index.
 
@@ -157,6 +159,7 @@ def segmentation_batches(
         crops: per epoch.
         seed: of the draws.
         augment: how crops are changed; None leaves them as they are.
+        every_crop: crops that do not fill a batch make a smaller one, and are not left out.
     """
     weights = torch.from_numpy(np.stack([voxel_weights(scan, settings.size_power) for scan in scans]))
     sizes = torch.from_numpy(np.stack([nodule_sizes(scan) for scan in scans]))
@@ -175,13 +178,12 @@ def segmentation_batches(
         chosen = epoch_crops(epoch).take(slice(index * settings.batch, (index + 1) * settings.batch))
         parameters = None
         if augment is not None:
-            generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 100_003 + index)
-            parameters = draw(generator, len(chosen), augment)
+            parameters = draw(generator_of(seed, epoch, index), len(chosen), augment)
         batch = cut_batch(scans, chosen, shape)
         uids = tuple(scans[s].series_uid for s in chosen.scan.tolist())
         return MarkingBatch(batch, parameters, weights[_index(chosen)], sizes[_index(chosen)], uids)
 
-    return Batches(crops // settings.batch, make)
+    return Batches(-(-crops // settings.batch) if every_crop else crops // settings.batch, make)
 
 
 def _index(chosen: CropList) -> Int64[Tensor, " n"]:

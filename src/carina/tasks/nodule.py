@@ -17,6 +17,7 @@ from carina.geometry import Shape3, Vector3
 from carina.io.luna import read_candidates
 from carina.learn import Batches, FitResult, FitSettings, fit
 from carina.learn.calibrate import expected_calibration_error, fit_temperature
+from carina.learn.processes import first_process
 from carina.models.build import Spec, build
 from carina.models.card import Calibration, Card, save_model
 from carina.tasks.candidates import (
@@ -25,6 +26,7 @@ from carina.tasks.candidates import (
     CandidateSettings,
     answers,
     changed_batches,
+    need_both,
     unchanged_batches,
 )
 from carina.tasks.held_out import HeldOut, series_of
@@ -84,8 +86,13 @@ def candidate_batches(
 
 
 def held_out_batches(scans: Sequence[Scan], settings: NoduleSettings, crop_zyx: Shape3) -> Batches[CandidateBatch]:
-    """Every nodule of the held-out scans and up to ``validation_crops`` negatives, centred and unchanged."""
+    """Every nodule of the held-out scans and up to ``validation_crops`` negatives, centred and unchanged.
+
+    Raises:
+        TrainingError: one of the classes is missing.
+    """
     crops = every_candidate(scans, negatives_per_scan=max(1, settings.validation_crops // len(scans)))
+    need_both(crops, "candidates are nodules")
     return unchanged_batches(scans, crops, settings.batch, crop_zyx)
 
 
@@ -113,7 +120,7 @@ def train_nodule(
     """Run the experiment; writes ``model.safetensors`` and ``model.json`` beside log and checkpoint.
 
     Raises:
-        TrainingError: one of the classes is missing, or a loss is not finite.
+        TrainingError: one of the classes is missing, among the held-out candidates too, or a loss is not finite.
     """
     training, validation = split_scans(store, settings)
     pre = store.preprocessing
@@ -132,19 +139,20 @@ def train_nodule(
         settings=settings.fit,
         run_dir=run_dir,
         resume=resume,
-        config=settings.described(),
+        config=settings.described(store, training, validation),
         progress=progress,
     )
     metrics, calibration = dict(result.metrics), Calibration()
     if held_out is not None:
         found, truth = answers(task, model, held_out, next(model.parameters()).device)
-        HeldOut.classified(series_of(held_out), truth, 1 / (1 + np.exp(-found))).write(run_dir)
+        if first_process():
+            HeldOut.classified(series_of(held_out), truth, 1 / (1 + np.exp(-found))).write(run_dir)
         temperature = fit_temperature(found, truth)
         calibration = Calibration(
             f"temperature {temperature:.3f}, fitted on {len(truth)} candidates of {len(validation)} held-out scans",
             classification=1 / temperature,
         )
-        for name, scale in (("raw", 1.0), ("calibrated", temperature)):
+        for name, scale in (("raw", 1.0), ("calibrated_in_sample", temperature)):
             metrics[f"ece_{name}"] = expected_calibration_error(1 / (1 + np.exp(-found / scale)), truth)
     card = Card(
         name=settings.name or "nodule",
@@ -160,4 +168,4 @@ def train_nodule(
         summary="3-D network: probability that a candidate is a nodule",
         limits="Trained and measured on the data named above only.",
     )
-    return result, save_model(run_dir / "model", model, card)
+    return result, save_model(run_dir / "model", model, card) if first_process() else card

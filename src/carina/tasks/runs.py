@@ -3,6 +3,8 @@
 Must not know losses or batches.
 """
 
+import hashlib
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,13 +14,14 @@ from typing import Any
 from torch import nn
 
 from carina.data.augment import AugmentSettings
-from carina.data.split import every_nth, split_by_patient, split_by_subset
+from carina.data.split import every_nth, patient_fraction, split_by_patient, split_by_subset
 from carina.data.store import Scan, Store
 from carina.errors import TrainingError, UsageError
 from carina.learn import FitResult, FitSettings
 from carina.learn.provenance import command_line, hardware, source_revision
 from carina.models.card import DataSource, Training, load_card, load_model
 
+logger = logging.getLogger(__name__)
 SUBSETS = tuple(f"subset{k}" for k in range(10))
 """LUNA16's ten, for cross-validation."""
 
@@ -32,6 +35,7 @@ class RunSettings:
         split: "patient" (a share of the patients validates), "tenth" (every 10th series by UID), "subset0" to
             "subset9" (that subset of LUNA16), or "none".
         validation_share: share of the patients that validate.
+        batch: crops per step.
         crops_per_epoch: crops learned from in an epoch.
         validation_crops: crops measured after an epoch.
         augment: how training crops are changed; None leaves them as they are.
@@ -44,6 +48,7 @@ class RunSettings:
     name: str = ""
     split: str = "patient"
     validation_share: float = 0.15
+    batch: int = 16
     crops_per_epoch: int = 200
     validation_crops: int = 64
     augment: AugmentSettings | None = field(default_factory=AugmentSettings)
@@ -51,6 +56,14 @@ class RunSettings:
     init_from: Path | None = None
     licences: Mapping[str, str] = field(default_factory=dict)
     fit: FitSettings = field(default_factory=FitSettings)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for numbers that nothing can be trained with."""
+        for name in ("batch", "crops_per_epoch", "validation_crops"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 <= self.validation_share <= 1:
+            raise UsageError(f"validation_share is {self.validation_share:g}; expected 0 to 1")
 
     def load_initial(self, model: nn.Module) -> None:
         """Start from the weights of ``init_from``.
@@ -66,10 +79,18 @@ class RunSettings:
         except RuntimeError as error:
             raise UsageError(f"{self.init_from} holds {card.spec}, which is another network: {error}") from error
 
-    def described(self) -> dict[str, Any]:
-        """Everything but ``fit`` as JSON values, for log and checkpoint."""
+    def described(self, store: Store, training: Sequence[Scan], validation: Sequence[Scan]) -> dict[str, Any]:
+        """Everything but ``fit``, and what is learned from, as JSON values, for log and checkpoint."""
         values = {name: value for name, value in asdict(self).items() if name != "fit"}
+        values |= {"preprocessing": asdict(store.preprocessing)}
+        values |= {"training_series": _digest(training), "validation_series": _digest(validation)}
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _digest(scans: Sequence[Scan]) -> str:
+    """Few words that differ when the series do."""
+    uids = "\n".join(sorted(scan.series_uid for scan in scans))
+    return f"{len(scans)} with digest {hashlib.sha256(uids.encode()).hexdigest()[:12]}"
 
 
 def split_scans(store: Store, settings: RunSettings) -> tuple[list[Scan], list[Scan]]:
@@ -83,6 +104,8 @@ def split_scans(store: Store, settings: RunSettings) -> tuple[list[Scan], list[S
             share = settings.validation_share
             parts = split_by_patient(store.scans, {"train": 1 - share, "validation": share})
             training, validation = parts["train"], parts["validation"]
+            if share > 0 and not validation:
+                training, validation = _one_patient_apart(training)
         case "tenth":
             training, validation = every_nth(sorted(store.scans, key=lambda scan: scan.series_uid))
         case "none":
@@ -94,6 +117,17 @@ def split_scans(store: Store, settings: RunSettings) -> tuple[list[Scan], list[S
     if not training:
         raise TrainingError(f"the split {settings.split!r} leaves none of {len(store)} scans to learn from")
     return training, validation
+
+
+def _one_patient_apart(scans: Sequence[Scan]) -> tuple[list[Scan], list[Scan]]:
+    """Of few patients the hash may hold out nobody: then the one whom a larger share would hold out first validates."""
+    patients = {scan.patient_id for scan in scans}
+    if len(patients) < 2:
+        logger.warning("all scans are of one patient: nothing is held out, and figures are of what was learned from")
+        return list(scans), []
+    first = max(patients, key=patient_fraction)
+    logger.warning("the hash of their names holds out none of %d patients: one is held out all the same", len(patients))
+    return [s for s in scans if s.patient_id != first], [s for s in scans if s.patient_id == first]
 
 
 def training_of(scans: Sequence[Scan], settings: RunSettings, result: FitResult) -> Training:

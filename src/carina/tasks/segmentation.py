@@ -22,6 +22,7 @@ from carina.hu import normalise
 from carina.learn import Batches, FitResult, fit
 from carina.learn.batches import move
 from carina.learn.losses import marking_loss, missed_dice_loss
+from carina.learn.processes import first_process
 from carina.models.build import build
 from carina.models.card import Card, save_model
 from carina.tasks.held_out import HeldOut, series_of
@@ -163,7 +164,7 @@ def train_segmentation(
     if validation:
         crops = settings.validation_crops
         held_out = segmentation_batches(
-            validation, settings, pre.spacing_zyx_mm, crops=crops, seed=10_007, augment=None
+            validation, settings, pre.spacing_zyx_mm, crops=crops, seed=10_007, augment=None, every_crop=True
         )
     result = fit(
         task,
@@ -180,10 +181,10 @@ def train_segmentation(
         settings=settings.fit,
         run_dir=run_dir,
         resume=resume,
-        config=settings.described(),
+        config=settings.described(store, training, validation),
         progress=progress,
     )
-    if held_out is not None:
+    if held_out is not None and first_process():
         counts = overlaps(task, model, held_out, next(model.parameters()).device)
         HeldOut.marked(series_of(held_out), counts).write(run_dir)
     card = Card(
@@ -201,4 +202,4 @@ def train_segmentation(
         summary=f"{'2.5-D' if settings.network == 'unet' else '3-D'} U-Net: marks voxels of nodules",
         limits="Trained and measured on the data named above only.",
     )
-    return result, save_model(run_dir / "model", model, card)
+    return result, save_model(run_dir / "model", model, card) if first_process() else card
