@@ -125,6 +125,21 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path):
     assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 40 * MIB
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_unpack_without_a_bound_are_refused(method, tmp_path):
+    with pytest.raises(ProblemError, match="another method than deflate") as problem:
+        take(zipped({"a": bytes(MIB)}, method), tmp_path)
+    assert problem.value.status == 415
+
+
+def test_a_member_before_its_archive_is_refused(tmp_path):
+    body = bytearray(zipped({"a": b"b"}))
+    end = body.rfind(b"PK\x05\x06")
+    struct.pack_into("<I", body, end + 16, end)  # where the list of contents would be, so that all moves to the front
+    with pytest.raises(ProblemError, match="cannot be read"):
+        take(bytes(body), tmp_path)
+
+
 def test_members_that_lie_about_their_size_are_refused(tmp_path):
     body = bytearray(zipped({"a": bytes(3 * MIB)}))
     at = body.rfind(b"PK\x01\x02")

@@ -32,6 +32,9 @@ _PIECE = MIB
 _SLACK = 16 * MIB
 """What an archive may unpack to whatever its ratio: small ones of blank images compress very well."""
 
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Python unpacks the others block by block: hundreds of MiB in memory from a few hundred bytes, before any is counted."""
+
 _DIRECTORY_BYTES = 512
 """An archive's list of contents may take so many bytes per file that is allowed."""
 
@@ -118,6 +121,10 @@ class _Study:
                             continue
                         if member.flag_bits & 1:
                             raise ProblemError("unsupported", "the archive is encrypted; send it without a password")
+                        if member.compress_type not in _METHODS:
+                            raise ProblemError("unsupported", "the archive is packed by another method than deflate; pack it so")
+                        if member.header_offset < 0:
+                            raise zipfile.BadZipFile("a file of it begins before the archive")
                         self._add(0)
                         target = path.with_name(f"{path.name}-{self._count:06d}")
                         with archive.open(member) as source, target.open("xb") as out:
