@@ -118,7 +118,7 @@ def test_a_header_with_two_pointers_is_refused(name, pointer, samples, tmp_path)
     content = (samples / name).read_bytes()
     for place in (b"NDims", b"ElementDataFile"):
         body, kind = form([(name, content.replace(place, pointer + place)), ("chest.zraw", b"voxels")])
-        with pytest.raises(ProblemError, match="no DICOM and no image|exactly one line"):
+        with pytest.raises(ProblemError, match=r"no DICOM and no image|exactly one line"):
             take(body, tmp_path / place.decode(), kind)
 
 

@@ -13,6 +13,7 @@ from sanic.exceptions import SanicException
 
 from carina.serve import metrics
 from carina.serve.jobs import UnknownJobError
+from carina.serve.limits import MIB
 from carina.serve.present import problem_response
 from carina.serve.problems import ProblemError, is_no_space
 from carina.serve.routes_classify import classification
@@ -27,7 +28,7 @@ App = Sanic[Any, Any]
 
 log = logging.getLogger("carina.serve")
 
-_DRAIN_BYTES = 32 * 2**20
+_DRAIN_BYTES = 32 * MIB
 """Of a refused request so much is still read, so that its sender sees the answer; then the connection is closed."""
 
 _BY_STATUS = {

@@ -57,8 +57,8 @@ def kind_of(path: Path) -> Kind:
 def data_file_of(path: Path) -> str:
     """Where a MetaImage says that its voxels are.
 
-    ITK takes the first pointer that it understands, and its header ends only there; so there may be no second one in the
-    whole file, the voxels included.
+    ITK's header ends with the first pointer that it understands; so there may be no second one in the whole file, the
+    voxels included.
 
     Raises:
         ProblemError: there is a second one, or the only one is in an unusual form.

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from carina.serve.limits import MIB, Limits
+from carina.serve.limits import MIB, PIECE, Limits
 from carina.serve.problems import ProblemError
 from carina.serve.receive import Part, base_name
 from carina.serve.sniff import Kind, data_file_of, kind_of
@@ -28,12 +28,11 @@ _ENDINGS: dict[Kind, str] = {
     "metaimage-header": ".mhd",
 }
 
-_PIECE = MIB
 _SLACK = 16 * MIB
 """What an archive may unpack to whatever its ratio: small ones of blank images compress very well."""
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Python unpacks the others by whole blocks: a few hundred bytes fill hundreds of MiB of memory before any is counted."""
+"""Python unpacks the others by whole blocks: a few hundred bytes fill hundreds of MiB before any is counted."""
 
 _DIRECTORY_BYTES = 512
 """An archive's list of contents may take so many bytes per file that is allowed."""
@@ -128,7 +127,7 @@ class _Study:
                         self._add(0)
                         target = path.with_name(f"{path.name}-{self._count:06d}")
                         with archive.open(member) as source, target.open("xb") as out:
-                            while piece := source.read(_PIECE):
+                            while piece := source.read(PIECE):
                                 self._bytes += len(piece)
                                 if self._bytes - before > most:
                                     raise ProblemError(
