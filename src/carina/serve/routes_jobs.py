@@ -73,7 +73,7 @@ async def get_job(request: Request, job_id: str) -> HTTPResponse:
     return json_response(job_json(await _job(request, job_id)))
 
 
-@jobs.post("/v1/jobs/<job_id:str>/cancel")
+@jobs.post("/v1/jobs/<job_id:str>/cancel", ignore_body=True)
 async def cancel_job(request: Request, job_id: str) -> HTTPResponse:
     """Stop a job; one that has ended stays as it is."""
     service = _service(request)
