@@ -70,10 +70,10 @@ def write_weights(folder: Path) -> Path:
 
 
 def write_samples(folder: Path) -> Path:
-    """The small chest as ``chest.mha``, ``.mhd`` with ``.zraw``, ``.nii.gz``, and ``.zip`` of DICOM."""
+    """The small chest as ``chest.mha``, ``.mhd`` with ``.zraw``, ``.nii.gz``, ``.nrrd``, and ``.zip`` of DICOM."""
     folder.mkdir(parents=True, exist_ok=True)
     chest = small_chest()
-    for name in ("chest.mha", "chest.mhd", "chest.nii.gz"):
+    for name in ("chest.mha", "chest.mhd", "chest.nii.gz", "chest.nrrd"):
         write_image(chest.hu, chest.geometry, folder / name)
     write_dicom(chest, folder / "dicom", patient_id="DOE^JANE-SECRET")
     with zipfile.ZipFile(folder / "chest.zip", "w") as archive:

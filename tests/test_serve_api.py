@@ -276,6 +276,14 @@ def test_metrics_count_what_happened(server, job):
     assert 'carina_requests_total{method="POST",route="v1/studies",status="202"}' in text
 
 
+def test_metrics_keep_no_method_that_a_client_makes_up(server):
+    for path in ("/v1/jobs", "/nothing"):
+        assert server.client.request("SECRET", path).status_code in (404, 405)
+    text = server.client.get("/metrics").text
+    assert 'method="other"' in text
+    assert "SECRET" not in text
+
+
 def test_the_log_names_no_patient_and_no_series(server, job):
     uid = get(server, job, "report").json()["input"]["series_uid"]
     text = server.log.read_text()

@@ -267,6 +267,24 @@ def test_a_body_that_claims_gigabytes_is_refused_unread(server, whole):
             assert status_of(connection) == 413
 
 
+def test_a_body_that_nothing_asks_for_takes_no_memory(server, finished, whole):
+    process = Path(f"/proc/{server.process.pid}")
+
+    def peak_bytes() -> int:
+        line = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+
+    (process / "clear_refs").write_text("5")  # the peak is that of now again
+    before = peak_bytes()
+    links = finished[0]["links"]
+    assert server.client.post(links["cancel"], content=bytes(50 * MIB)).status_code == 202
+    assert peak_bytes() - before < 10 * MIB
+    with connect(server, MIB, bytes(MIB), links["cancel"]) as connection:
+        assert status_of(connection) == 202
+        connection.sendall(f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+        assert b"HTTP/1.1 200 OK" in connection.recv(2000)
+
+
 @pytest.mark.parametrize(
     "head",
     [

@@ -8,6 +8,7 @@ from carina.cli.serve import Serve
 from carina.errors import UsageError
 from carina.serve.problems import ProblemError
 from carina.serve.reviews import keep_review, parse_review
+from carina.serve.run import listen
 from carina.serve.security import check, check_shown_only
 from carina.serve.settings import Settings
 
@@ -68,6 +69,12 @@ def test_the_token_must_be_right(authorization, status):
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/docs", "/openapi.json", "/assets/a.js"])
 def test_pages_and_probes_need_no_token(path):
     assert allowed(path, settings=Settings(Path(), token=TOKEN)) == 200
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_cannot_be_is_refused(port):
+    with pytest.raises(UsageError, match=r"from 0 .* to 65535"):
+        listen(Settings(Path(), port=port))
 
 
 def test_an_open_address_needs_a_token(tmp_path, monkeypatch):

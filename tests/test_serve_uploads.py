@@ -63,7 +63,7 @@ def form(files: list[tuple[str, bytes]], boundary: str = "XX") -> tuple[bytes, s
     return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
-@pytest.mark.parametrize("name", ["chest.zip", "chest.mha", "chest.nii.gz"])
+@pytest.mark.parametrize("name", ["chest.zip", "chest.mha", "chest.nii.gz", "chest.nrrd"])
 def test_a_ct_comes_through_whole(name, samples, tmp_path):
     study = take((samples / name).read_bytes(), tmp_path)
     assert np.array_equal(read_ct(study).hu, small_chest().hu)
@@ -104,17 +104,44 @@ def test_a_header_that_points_elsewhere_is_refused(target, samples, tmp_path):
         take(header, tmp_path)
 
 
-def test_a_second_pointer_in_a_header_is_dropped(samples, tmp_path):
-    header = (samples / "chest.mhd").read_bytes() + b"\nElementDataFile = /etc/passwd\n"
-    body, kind = form([("chest.mhd", header), ("chest.zraw", (samples / "chest.zraw").read_bytes())])
-    study = take(body, tmp_path, kind)
-    assert b"passwd" not in (study / "000001.mhd").read_bytes()
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        b"ElementDataFile = /etc/passwd\n",
+        b"ElementDataFile : /etc/passwd\n",
+        b"\vElementDataFile\r= /etc/passwd\n",
+        b"Comment = a\n" * 500 + b"ElementDataFile : /etc/passwd\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["chest.mha", "chest.mhd"])
+def test_a_header_with_two_pointers_is_refused(name, pointer, samples, tmp_path):
+    content = (samples / name).read_bytes()
+    for place in (b"NDims", b"ElementDataFile"):
+        body, kind = form([(name, content.replace(place, pointer + place)), ("chest.zraw", b"voxels")])
+        with pytest.raises(ProblemError, match=r"no DICOM and no image|exactly one line"):
+            take(body, tmp_path / place.decode(), kind)
 
 
-def test_an_nrrd_that_points_elsewhere_is_refused(tmp_path):
-    header = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 9 9 9\nencoding: raw\nData File: /etc/passwd\n\n"
-    with pytest.raises(ProblemError, match="names another file"):
+def test_a_pointer_in_the_lines_behind_the_first_one_is_refused(samples, tmp_path):
+    header = (samples / "chest.mhd").read_bytes() + b"\n" * 2 * MIB + b"ElementDataFile = /etc/passwd\n"
+    with pytest.raises(ProblemError, match="exactly one line"):
         take(header, tmp_path)
+
+
+NRRD = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 20 9 9\nencoding: raw\n"
+
+
+@pytest.mark.parametrize("before", [b"", b"# " + b"x" * 5000 + b"\n", b"# a\r", b"\0\n"])
+@pytest.mark.parametrize("pointer", [b"Data File: ", b"datafile: "])
+@pytest.mark.parametrize("after", [b"\n\n", b"\n", b"\r\n\r\n"])
+def test_an_nrrd_that_points_elsewhere_is_refused(before, pointer, after, tmp_path):
+    with pytest.raises(ProblemError, match="names another file"):
+        take(NRRD + before + pointer + b"/etc/passwd" + after, tmp_path)
+
+
+def test_an_nrrd_whose_header_does_not_end_is_refused(tmp_path):
+    with pytest.raises(ProblemError, match="without an empty line at its end"):
+        take(NRRD + b"# x\n" * MIB + b"data file: /etc/passwd\n\n", tmp_path)
 
 
 def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path):
@@ -123,6 +150,21 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path):
     with pytest.raises(ProblemError, match="times its size"):
         take(bomb, tmp_path)
     assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 40 * MIB
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_unpack_without_a_bound_are_refused(method, tmp_path):
+    with pytest.raises(ProblemError, match="another method than deflate") as problem:
+        take(zipped({"a": bytes(MIB)}, method), tmp_path)
+    assert problem.value.status == 415
+
+
+def test_a_member_before_its_archive_is_refused(tmp_path):
+    body = bytearray(zipped({"a": b"b"}))
+    end = body.rfind(b"PK\x05\x06")
+    struct.pack_into("<I", body, end + 16, end)  # where the list of contents would be, so that all moves to the front
+    with pytest.raises(ProblemError, match="cannot be read"):
+        take(bytes(body), tmp_path)
 
 
 def test_members_that_lie_about_their_size_are_refused(tmp_path):

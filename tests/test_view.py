@@ -8,15 +8,18 @@ import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from browser import chromium, window
 from carina.errors import InputError, UsageError
+from carina.geometry import Geometry
+from carina.io import write_image
 from carina.serve.folder import StateFolder
 from carina.serve.jobs import JobStore
 from carina.serve.limits import Limits
 from carina.serve.shown import find_report, show
-from serve_samples import write_samples, write_weights
+from serve_samples import GRID, small_chest, write_samples, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -64,21 +67,36 @@ def test_a_ct_that_is_gone_is_named(results, tmp_path):
         filled(run, tmp_path / "state")
 
 
-def test_another_ct_is_refused(results, tmp_path):
-    from carina.geometry import Geometry
-    from carina.io import write_image
-    from serve_samples import small_chest
+@pytest.mark.parametrize(
+    ("slices", "spacing_mm", "shift_mm", "said"),
+    [
+        (20, 4.0, 0, r"\(20, 46, 64\) voxels, not \(46, 46, 64\)"),
+        (46, 4.1, 0, r"spacing \(4.1, 4.1, 4.1\) mm, not \(4.0, 4.0, 4.0\)"),
+        (46, 4.0, 1, r"finding 1 at .* mm, not"),
+    ],
+)
+def test_another_ct_is_refused(results, tmp_path, slices, spacing_mm, shift_mm, said):
+    hu = small_chest().hu[:slices]
+    origin = np.array(GRID.origin_lps) + shift_mm
+    grid = Geometry.from_axes(hu.shape, spacing_zyx_mm=(spacing_mm,) * 3, origin_lps=origin)
+    write_image(hu, grid, tmp_path / "other.mha")
+    with pytest.raises(InputError, match=rf"{said}.*give its own CT with --ct"):
+        filled(about_an_image(results, tmp_path), tmp_path / "state", tmp_path / "other.mha")
 
-    run = find_report(results)
-    chest = small_chest()
-    grid = Geometry.from_axes((20, 46, 64), spacing_zyx_mm=(4.0,) * 3, origin_lps=(0, 0, 0))
-    write_image(chest.hu[:20], grid, tmp_path / "other.mha")
-    (tmp_path / "case").mkdir()
+
+def test_its_own_ct_in_another_format_is_shown(results, tmp_path):
+    ct = results.parent / "samples" / "chest.nii.gz"
+    _, store = filled(about_an_image(results, tmp_path), tmp_path / "state", ct)
+    assert len(store.latest()) == 1
+
+
+def about_an_image(results: Path, folder: Path) -> Path:
+    """The report as it would be of an image, which has no series UID to be known by."""
+    run = shutil.copytree(find_report(results), folder / "case")
     report = json.loads((run / "report.json").read_bytes())
     report["input"]["format"] = "metaimage"
-    (tmp_path / "case" / "report.json").write_text(json.dumps(report))
-    with pytest.raises(InputError, match="give its own CT with --ct"):
-        filled(tmp_path / "case", tmp_path / "state", tmp_path / "other.mha")
+    (run / "report.json").write_text(json.dumps(report))
+    return run
 
 
 @pytest.mark.parametrize(("cases", "said"), [([], "no report.json in"), (["a", "b"], "holds 2 reports")])

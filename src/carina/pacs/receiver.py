@@ -64,7 +64,6 @@ class _Transfer:
     studies: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     bytes: int = 0
     refused: bool = False
-    timed_out: bool = False
 
 
 class Receiver:

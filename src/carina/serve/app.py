@@ -9,10 +9,12 @@ from typing import Any, cast
 
 import peewee
 from sanic import HTTPResponse, Request, Sanic
+from sanic.constants import HTTP_METHODS
 from sanic.exceptions import SanicException
 
 from carina.serve import metrics
 from carina.serve.jobs import UnknownJobError
+from carina.serve.limits import MIB
 from carina.serve.present import problem_response
 from carina.serve.problems import ProblemError, is_no_space
 from carina.serve.routes_classify import classification
@@ -27,8 +29,11 @@ App = Sanic[Any, Any]
 
 log = logging.getLogger("carina.serve")
 
-_DRAIN_BYTES = 32 * 2**20
+_DRAIN_BYTES = 32 * MIB
 """Of a refused request so much is still read, so that its sender sees the answer; then the connection is closed."""
+
+_METHODS = frozenset(map(str, HTTP_METHODS))
+"""Clients make up others, and every label is kept for good."""
 
 _BY_STATUS = {
     400: "bad-request",
@@ -97,9 +102,10 @@ async def _finish(request: Request, response: HTTPResponse) -> None:
         response.headers.setdefault("Cache-Control", "no-store")
     route = request.route.path if request.route is not None else "none"
     seconds = time.perf_counter() - getattr(request.ctx, "begin", time.perf_counter())
-    metrics.REQUESTS.labels(route, request.method, response.status).inc()
+    method = request.method if request.method in _METHODS else "other"
+    metrics.REQUESTS.labels(route, method, response.status).inc()
     metrics.REQUEST_SECONDS.labels(route).observe(seconds)
-    log.debug("%s /%s %d %.0f ms", request.method, route, response.status, seconds * 1000)
+    log.debug("%s /%s %d %.0f ms", method, route, response.status, seconds * 1000)
 
 
 async def _failed(request: Request, error: Exception) -> HTTPResponse:

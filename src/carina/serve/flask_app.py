@@ -19,7 +19,7 @@ from carina.errors import InputError
 from carina.io import read_ct
 from carina.io.uid import is_uid
 from carina.pipeline import Detector
-from carina.serve.limits import Limits
+from carina.serve.limits import PIECE, Limits
 from carina.serve.problems import MEDIA_TYPE, ProblemError, is_no_space
 from carina.serve.receive import Receiver, too_many_bytes
 from carina.serve.security import DATA_POLICY, HEADERS
@@ -27,8 +27,6 @@ from carina.serve.unpack import unpack
 from carina.serve.worker import check_size
 
 log = logging.getLogger("carina.serve")
-
-_PIECE = 2**20
 
 
 def create_flask_app(detector: Detector, limits: Limits | None = None) -> Flask:
@@ -95,7 +93,7 @@ def _receive(folder: Path, limits: Limits) -> Path:
     study.mkdir()
     receiver = Receiver(request.content_type or "", parts, limits)
     try:
-        while piece := request.stream.read(_PIECE):
+        while piece := request.stream.read(PIECE):
             receiver.feed(piece)
         received = receiver.finish()
     finally:

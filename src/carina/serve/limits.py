@@ -8,6 +8,9 @@ from dataclasses import dataclass
 MIB = 2**20
 GIB = 2**30
 
+PIECE = MIB
+"""Bodies and files pass through memory in pieces of so many bytes."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -9,10 +9,9 @@ import msgspec
 from sanic import HTTPResponse, Request
 
 from carina.serve.jobs import Job
+from carina.serve.limits import PIECE
 from carina.serve.problems import MEDIA_TYPE, ProblemError, describe
 from carina.serve.service import Json
-
-_PIECE = 2**20
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> HTTPResponse:
@@ -74,7 +73,7 @@ async def send_file(request: Request, path: Path, content_type: str, headers: di
         response = await request.respond(headers={**headers, "content-length": str(size)}, content_type=content_type)
         if response is None:
             return
-        while piece := await asyncio.to_thread(file.read, _PIECE):
+        while piece := await asyncio.to_thread(file.read, PIECE):
             await response.send(piece)
 
 

@@ -12,6 +12,7 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from carina.serve.folder import RESULTS
 from carina.serve.jobs import STATES, Job, UnknownJobError
+from carina.serve.limits import MIB, PIECE
 from carina.serve.present import job_json, json_response, send_file
 from carina.serve.problems import ProblemError
 from carina.serve.reading import read_body, whole_number
@@ -23,7 +24,7 @@ jobs = Blueprint("jobs")
 
 _POLL_S = 0.25
 _KEEP_ALIVE_S = 10.0
-_REVIEW_BYTES = 2**20
+_REVIEW_BYTES = MIB
 
 _FILES = {
     "report": ("report", "application/json"),
@@ -72,7 +73,7 @@ async def get_job(request: Request, job_id: str) -> HTTPResponse:
     return json_response(job_json(await _job(request, job_id)))
 
 
-@jobs.post("/v1/jobs/<job_id:str>/cancel")
+@jobs.post("/v1/jobs/<job_id:str>/cancel", ignore_body=True)
 async def cancel_job(request: Request, job_id: str) -> HTTPResponse:
     """Stop a job; one that has ended stays as it is."""
     service = _service(request)
@@ -172,7 +173,7 @@ async def export(request: Request, job_id: str) -> None:
         file.seek(0)
         headers = {"Content-Disposition": 'attachment; filename="carina.zip"', "content-length": str(size)}
         response = await request.respond(headers=headers, content_type="application/zip")
-        while response is not None and (piece := await asyncio.to_thread(file.read, 2**20)):
+        while response is not None and (piece := await asyncio.to_thread(file.read, PIECE)):
             await response.send(piece)
 
 

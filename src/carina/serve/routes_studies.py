@@ -8,6 +8,7 @@ from pathlib import Path
 from sanic import Blueprint, HTTPResponse, Request
 
 from carina.io.uid import is_uid
+from carina.serve.limits import PIECE
 from carina.serve.present import job_json, json_response
 from carina.serve.problems import ProblemError
 from carina.serve.reading import claimed_bytes, next_piece, time_to_send
@@ -16,8 +17,6 @@ from carina.serve.service import Service, in_thread
 from carina.serve.unpack import unpack
 
 studies = Blueprint("studies")
-
-_PIECE = 2**20
 
 
 @studies.post("/v1/studies", stream=True)
@@ -58,7 +57,7 @@ async def _receive(request: Request, incoming: Path, service: Service) -> None:
         gathered = bytearray()
         while (piece := await next_piece(request, limits.idle_s)) is not None:
             gathered += piece
-            if len(gathered) >= _PIECE:
+            if len(gathered) >= PIECE:
                 await in_thread(partial(receiver.feed, bytes(gathered)))
                 gathered.clear()
         await in_thread(partial(receiver.feed, bytes(gathered)))

@@ -59,6 +59,8 @@ def listen(settings: Settings) -> socket.socket:
     Raises:
         UsageError: it cannot be had.
     """
+    if not 0 <= settings.port <= 65535:
+        raise UsageError(f"there is no port {settings.port}; they run from 0 (any free one) to 65535")
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)

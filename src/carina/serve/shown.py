@@ -11,6 +11,7 @@ from jaxtyping import Integer
 
 from carina.errors import InputError, UsageError
 from carina.findings import Report
+from carina.geometry import Geometry
 from carina.io import read_ct, read_image, write_image
 from carina.report import write_report
 from carina.report.files import FORMATS as FILES
@@ -19,6 +20,9 @@ from carina.serve.jobs import JobStore
 from carina.serve.limits import Limits
 from carina.serve.reviews import FILE, parse_review
 from carina.volume import Volume
+
+_SAME_MM = 0.01
+"""Formats round positions by less."""
 
 
 def find_report(folder: Path) -> Path:
@@ -76,12 +80,24 @@ def _volume(report: Report, run: Path, ct: Path | None) -> Volume:
         gone = ct or report.input.path or "the server that analysed it"
         raise InputError(f"{run}: its CT was at {gone} and is not there; say where it is with --ct")
     volume = read_ct(path, series_uid=report.input.series_uid if report.input.format == "dicom" else None)
-    if volume.hu.shape != report.input.shape_zyx:
-        raise InputError(
-            f"{path}: {volume.hu.shape} voxels, but the report in {run} is about {report.input.shape_zyx}; "
-            "give its own CT with --ct"
-        )
+    difference = _difference(volume.geometry, report)
+    if difference is not None:
+        raise InputError(f"{path}: {difference} as in the report in {run}; give its own CT with --ct")
     return volume
+
+
+def _difference(found: Geometry, report: Report) -> str | None:
+    """What shows that a CT is not the report's. Where the CT begins it says by its findings only."""
+    wanted = report.input
+    if found.shape_zyx != wanted.shape_zyx:
+        return f"{found.shape_zyx} voxels, not {wanted.shape_zyx}"
+    if not np.allclose(found.spacing_zyx_mm, wanted.spacing_zyx_mm, rtol=0, atol=_SAME_MM):
+        return f"spacing {found.spacing_zyx_mm} mm, not {wanted.spacing_zyx_mm}"
+    for finding in report.findings:
+        place = found.to_lps(finding.center_zyx)
+        if not np.allclose(place, finding.center_lps, rtol=0, atol=_SAME_MM):
+            return f"finding {finding.id} at {place.round(2).tolist()} mm, not {finding.center_lps}"
+    return None
 
 
 def _where(name: str, run: Path) -> Path | None:

@@ -4,7 +4,9 @@ Must not know archives' members or requests.
 """
 
 import gzip
+import re
 import zlib
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Literal
 
@@ -12,12 +14,17 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from carina.io.dicom_header import looks_like_dicom, quiet_pydicom
+from carina.serve.limits import MIB
 from carina.serve.problems import ProblemError
 
 Kind = Literal["zip", "dicom", "nifti", "nifti-gz", "nrrd", "metaimage", "metaimage-header", "other"]
 
 _DEFLATED = DeflatedExplicitVRLittleEndian.encode()
 _HEAD = 4096
+_NRRD_HEADER = MIB
+"""An NRRD header is longer only where something is hidden in it."""
+
+_POINTER = re.compile(rb"[ \t]*ElementDataFile[ \t]*[=:][ \t]*([^\r\n]*)(?:\r?\n|\Z)")
 
 
 def kind_of(path: Path) -> Kind:
@@ -34,12 +41,12 @@ def kind_of(path: Path) -> Kind:
         _check_gzip(path)
         return "nifti-gz"
     if head[:4] == b"NRRD":
-        _check_nrrd(head)
+        _check_nrrd(path)
         return "nrrd"
     if _is_nifti(head):
         return "nifti"
-    if data_file_of(head) is not None:
-        return "metaimage" if data_file_of(head) == "LOCAL" else "metaimage-header"
+    if b"ElementDataFile" in head and (b"NDims" in head or b"ObjectType" in head):
+        return "metaimage" if data_file_of(path) == "LOCAL" else "metaimage-header"
     if looks_like_dicom(path):
         if _DEFLATED in head or _transfer_syntax(path) == DeflatedExplicitVRLittleEndian:
             raise ProblemError("unsupported", "deflated DICOM is not taken: it grows without bound; send it inflated")
@@ -47,15 +54,21 @@ def kind_of(path: Path) -> Kind:
     return "other"
 
 
-def data_file_of(head: bytes) -> str | None:
-    """Where a MetaImage header says that its voxels are; None for anything else."""
-    if b"ElementDataFile" not in head or not (b"NDims" in head or b"ObjectType" in head):
-        return None
-    for line in head.split(b"\n"):
-        key, _, value = line.partition(b"=")
-        if key.strip() == b"ElementDataFile":
-            return value.strip().decode("utf-8", "replace")
-    return None
+def data_file_of(path: Path) -> str:
+    """Where a MetaImage says that its voxels are.
+
+    ITK's header ends with the first pointer that it understands; so there may be no second one in the whole file, the
+    voxels included.
+
+    Raises:
+        ProblemError: there is a second one, or the only one is in an unusual form.
+    """
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        at = content.find(b"ElementDataFile")
+        found = _POINTER.match(content, content.rfind(b"\n", 0, at) + 1)
+        if found is None or content.find(b"ElementDataFile", found.end()) >= 0:
+            raise ProblemError("invalid", "a MetaImage needs exactly one line 'ElementDataFile = ...'")
+        return found[1].strip().decode("utf-8", "replace")
 
 
 def _transfer_syntax(path: Path) -> str:
@@ -85,7 +98,11 @@ def _check_gzip(path: Path) -> None:
         raise ProblemError("unsupported", "a gzip file that is no NIfTI; send .nii.gz, or a zip of DICOM")
 
 
-def _check_nrrd(head: bytes) -> None:
-    header = head.partition(b"\n\n")[0].lower()
-    if any(line.split(b":")[0].replace(b" ", b"") == b"datafile" for line in header.split(b"\n")):
+def _check_nrrd(path: Path) -> None:
+    with path.open("rb") as file:
+        lines = file.read(_NRRD_HEADER).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    header, end, _ = lines.partition(b"\n\n")
+    if re.search(rb"^data ?file:", header, re.IGNORECASE | re.MULTILINE):
         raise ProblemError("unsupported", "an NRRD header that names another file; send one .nrrd file with its voxels")
+    if not end:
+        raise ProblemError("invalid", f"an NRRD header without an empty line at its end in {_NRRD_HEADER} bytes")

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from carina.serve.limits import MIB, Limits
+from carina.serve.limits import MIB, PIECE, Limits
 from carina.serve.problems import ProblemError
 from carina.serve.receive import Part, base_name
 from carina.serve.sniff import Kind, data_file_of, kind_of
@@ -28,9 +28,11 @@ _ENDINGS: dict[Kind, str] = {
     "metaimage-header": ".mhd",
 }
 
-_PIECE = MIB
 _SLACK = 16 * MIB
 """What an archive may unpack to whatever its ratio: small ones of blank images compress very well."""
+
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Python unpacks the others by whole blocks: a few hundred bytes fill hundreds of MiB before any is counted."""
 
 _DIRECTORY_BYTES = 512
 """An archive's list of contents may take so many bytes per file that is allowed."""
@@ -118,10 +120,14 @@ class _Study:
                             continue
                         if member.flag_bits & 1:
                             raise ProblemError("unsupported", "the archive is encrypted; send it without a password")
+                        if member.compress_type not in _METHODS:
+                            raise ProblemError("unsupported", "the archive is packed by another method than deflate")
+                        if member.header_offset < 0:
+                            raise zipfile.BadZipFile("a file of it begins before the archive")
                         self._add(0)
                         target = path.with_name(f"{path.name}-{self._count:06d}")
                         with archive.open(member) as source, target.open("xb") as out:
-                            while piece := source.read(_PIECE):
+                            while piece := source.read(PIECE):
                                 self._bytes += len(piece)
                                 if self._bytes - before > most:
                                     raise ProblemError(
@@ -140,8 +146,8 @@ class _Study:
 
     def _join(self, header: Path) -> None:
         with header.open("rb") as file:
-            text = file.read(_PIECE)
-        wanted = base_name(data_file_of(text) or "")
+            text = file.read(MIB)
+        wanted = base_name(data_file_of(header))
         found = [part for part in self._data if part.name.lower() == wanted.lower()]
         if len(found) != 1:
             raise ProblemError(
@@ -150,7 +156,7 @@ class _Study:
         data = header.with_suffix(".zraw" if wanted.lower().endswith(".zraw") else ".raw")
         found[0].path.rename(data)
         self._data.remove(found[0])
-        lines = [line for line in text.split(b"\n") if not line.strip().startswith(b"ElementDataFile")]
+        lines = [line for line in text.split(b"\n") if b"ElementDataFile" not in line]
         header.write_bytes(b"\n".join(lines).rstrip() + b"\nElementDataFile = " + data.name.encode() + b"\n")
 
 

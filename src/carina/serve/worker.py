@@ -23,7 +23,7 @@ import msgspec
 from carina.errors import CarinaError, InputError
 from carina.parent import end_with_parent
 from carina.serve.folder import RESULTS
-from carina.serve.limits import Limits
+from carina.serve.limits import PIECE, Limits
 from carina.serve.problems import is_no_space
 from carina.serve.settings import Settings
 
@@ -194,7 +194,7 @@ def _check_whole(path: Path, voxel_bytes: int) -> None:
     """Writers of images do not notice every disk that is full: count what was written."""
     count = 0
     with gzip.open(path) as file:
-        while piece := file.read(2**20):
+        while piece := file.read(PIECE):
             count += len(piece)
     if count < voxel_bytes:
         raise OSError(28, "the image was cut short while it was written")
