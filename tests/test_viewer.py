@@ -15,12 +15,23 @@ from PIL import Image
 
 from browser import barriers, chromium, window
 from carina.io import write_image
-from serve_samples import GRID, running, small_chest, write_samples, write_weights
+from serve_samples import GRID, running, small_chest, until, write_samples, write_weights
 
 pytestmark = pytest.mark.slow
 
 TOKEN = "correct-horse-battery"
 NOTICE = "For research use only. Not for diagnosis."
+
+HOLD_UNPACKED = """(free) => {
+  const unpacked = Response.prototype.arrayBuffer
+  window.held = []
+  Response.prototype.arrayBuffer = async function () {
+    const whole = await unpacked.call(this)
+    if (free-- <= 0) await new Promise((goOn) => window.held.push(goOn))
+    return whole
+  }
+}"""
+"""NiiVue unpacks each file through a ``Response``; all but the first ones wait here until they may go on."""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +61,14 @@ def job(server, samples) -> dict:
     job = server.wait_ended(server.upload(samples / "chest.zip").json()["id"])
     assert job["state"] == "done", job
     return job
+
+
+@pytest.fixture(scope="module")
+def mirrored(server, tmp_path_factory) -> dict:
+    """The job of another patient: lung where the first one has nodules."""
+    path = tmp_path_factory.mktemp("mirrored") / "mirrored.nii.gz"
+    write_image(small_chest().hu[:, :, ::-1].copy(), GRID, path)
+    return server.wait_ended(server.upload(path).json()["id"])
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +158,24 @@ def check_markers(page, finding: dict) -> None:
         assert abs(hu(page) - 60) > 60
         page.locator("#canvas").click(position={"x": x, "y": y})
         assert np.linalg.norm(np.subtract(crosshair(page), finding["center_lps"])) < 1.5
+
+
+@pytest.mark.parametrize("free", [0, 1], ids=["ct", "mask"])
+def test_a_study_left_while_its_images_are_unpacked_is_not_drawn(browser, server, job, mirrored, free):
+    with window(browser, server.url) as page:
+        page.evaluate(HOLD_UNPACKED, free)
+        for held, opened in enumerate((job, mirrored), 1):
+            page.evaluate(f"location.hash = '{opened['id']}'")
+            until(lambda count=held: page.evaluate("held.length") == count)
+        page.evaluate("held[0]()")
+        assert page.inner_text("#loading") == "Loading the images, 100 %"
+        assert page.inner_text("#place") == ""
+        page.evaluate("held.push = (goOn) => goOn(); held.forEach((goOn) => goOn())")
+        shown(page)
+        first = by_probability(server.client.get(mirrored["links"]["report"]).json())[0]
+        assert page.inner_text("#study-title") == f"Study {mirrored['number']}"
+        assert crosshair(page) == pytest.approx(first["center_lps"], abs=0.01)
+        assert abs(hu(page) - 60) < 60
 
 
 def test_the_slider_hides_findings_at_once(page, report):
