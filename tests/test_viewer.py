@@ -21,6 +21,8 @@ pytestmark = pytest.mark.slow
 
 TOKEN = "correct-horse-battery"
 NOTICE = "For research use only. Not for diagnosis."
+COMMENT_CHARS = 40_000
+"""So many that one comment makes a long review."""
 
 HOLD_UNPACKED = """(free) => {
   const unpacked = Response.prototype.arrayBuffer
@@ -52,7 +54,8 @@ def samples(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(browser, weights, tmp_path_factory):
-    with running(tmp_path_factory.mktemp("viewer") / "state", weights) as server:
+    state = tmp_path_factory.mktemp("viewer") / "state"
+    with running(state, weights, "--limits.comment-chars", str(COMMENT_CHARS)) as server:
         yield server
 
 
@@ -271,6 +274,14 @@ def test_a_rejected_finding_stays_rejected(page, server, job, report):
     assert said[first] == {"id": first, "verdict": "rejected", "comment": "a vessel"}
     archive = zipfile.ZipFile(io.BytesIO(server.client.get(job["links"]["export"]).content))
     assert json.loads(archive.read("review.json")) == stored(server, job)
+
+
+def test_a_review_of_more_than_64_kib_is_stored(page, server, job):
+    said = "é" * 33_000  # of two bytes each: browsers send at most 65 536 bytes for a page that may go away
+    page.fill("#study-comment", said)
+    page.wait_for_selector("#saved:not(:text('Not stored yet'))")
+    assert page.inner_text("#saved").startswith("Stored on the server")
+    assert stored(server, job)["comment"] == said
 
 
 def test_what_was_said_last_is_stored_when_the_study_is_left(page, server, job):

@@ -5,6 +5,9 @@ import type { FindingReview, Review, Verdict } from './report'
 
 const PAUSE_MS = 500
 
+// A small review is sent even if the page goes away meanwhile. Browsers refuse to do that with more than 65 536 bytes.
+const KEEPALIVE_BYTES = 60_000
+
 export class Reviewer {
   private waiting: number | undefined
   private sending: Promise<void> | undefined
@@ -73,12 +76,13 @@ export class Reviewer {
 
   private async send(): Promise<void> {
     const { findings, comment } = this.review
+    const body = new TextEncoder().encode(JSON.stringify({ findings, comment }))
     try {
       const stored = await json<Review>(this.url, {
         method: 'PUT',
         headers: { 'Content-Type': 'application/json' },
-        body: JSON.stringify({ findings, comment }),
-        keepalive: true,
+        body,
+        keepalive: body.length < KEEPALIVE_BYTES,
       })
       this.review.updated = stored.updated
       if (!this.changed) this.said(storedAt(stored.updated), true)
