@@ -181,6 +181,15 @@ def test_a_study_left_while_its_images_are_unpacked_is_not_drawn(browser, server
         assert abs(hu(page) - 60) < 60
 
 
+def test_the_readout_of_a_study_is_gone_with_it(browser, server, job, mirrored):
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        shown(page)
+        page.route(f"**{mirrored['links']['volume']}", lambda route: route.fulfill(status=500))
+        page.evaluate(f"location.hash = '{mirrored['id']}'")
+        page.wait_for_selector("#loading:text('cannot be shown')")
+        assert page.inner_text("#place") == ""
+
+
 def test_the_slider_hides_findings_at_once(page, report):
     assert page.locator("#findings li").count() == len(report["findings"])
     page.click(f"[data-finding='{report['findings'][0]['id']}']")

@@ -68,6 +68,7 @@ export class Study {
     only('study')
     this.setLoading('Loading the report')
     this.scene.clear()
+    $('place').textContent = ''
     const [report, reviewer] = await Promise.all([
       json<Report>(job.links.report!, { signal }),
       Reviewer.open(job.links.review!, (text, good) => tellSaved(text, good)),
