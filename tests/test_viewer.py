@@ -302,6 +302,35 @@ def test_what_was_said_last_is_stored_when_the_study_is_left(page, server, job):
     assert barriers(page) == []
 
 
+def test_a_study_is_opened_only_after_all_that_was_said_is_stored(browser, server, job):
+    puts = []
+
+    def hold(route) -> None:
+        if route.request.method == "PUT":
+            puts.append(route)
+        else:
+            route.continue_()
+
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+
+        def until_sent(count: int) -> None:
+            until(lambda: page.wait_for_timeout(20) or len(puts) == count)
+
+        shown(page)
+        page.route("**/review", hold)
+        page.fill("#study-comment", "first")
+        until_sent(1)
+        page.fill("#study-comment", "second")
+        page.evaluate(f"location.hash = ''; location.hash = '{job['id']}'")
+        puts[0].continue_()
+        until_sent(2)
+        assert page.is_visible("#study")
+        assert page.inner_text("#loading") == ""
+        puts[1].continue_()
+        page.wait_for_selector("#saved:text('Stored on the server')")
+        assert stored(server, job)["comment"] == "second"
+
+
 def test_a_running_study_shows_its_progress_and_can_be_cancelled(browser, server, samples):
     os.kill(server.detector_pid(), signal.SIGSTOP)  # the study runs until it is cancelled
     with window(browser, server.url) as page:

@@ -19,8 +19,12 @@ export class Reviewer {
     private readonly said: (text: string, good: boolean) => void,
   ) {}
 
-  static async open(url: string, said: (text: string, good: boolean) => void): Promise<Reviewer> {
-    return new Reviewer(url, await json<Review>(url), said)
+  static async open(
+    url: string,
+    signal: AbortSignal,
+    said: (text: string, good: boolean) => void,
+  ): Promise<Reviewer> {
+    return new Reviewer(url, await json<Review>(url, { signal }), said)
   }
 
   of(id: number): FindingReview {
@@ -56,10 +60,11 @@ export class Reviewer {
   async flush(): Promise<void> {
     clearTimeout(this.waiting)
     await this.sending
-    if (!this.changed) return
-    this.changed = false
-    this.sending = this.send()
-    await this.sending
+    if (this.changed) {
+      this.changed = false
+      this.sending = this.send()
+    }
+    await this.sending // which another call may have begun
   }
 
   private put(one: FindingReview): void {
