@@ -15,12 +15,25 @@ from PIL import Image
 
 from browser import barriers, chromium, window
 from carina.io import write_image
-from serve_samples import GRID, running, small_chest, write_samples, write_weights
+from serve_samples import GRID, running, small_chest, until, write_samples, write_weights
 
 pytestmark = pytest.mark.slow
 
 TOKEN = "correct-horse-battery"
 NOTICE = "For research use only. Not for diagnosis."
+COMMENT_CHARS = 40_000
+"""So many that one comment makes a long review."""
+
+HOLD_UNPACKED = """(free) => {
+  const unpacked = Response.prototype.arrayBuffer
+  window.held = []
+  Response.prototype.arrayBuffer = async function () {
+    const whole = await unpacked.call(this)
+    if (free-- <= 0) await new Promise((goOn) => window.held.push(goOn))
+    return whole
+  }
+}"""
+"""NiiVue unpacks each file through a ``Response``; all but the first ones wait here until they may go on."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +54,8 @@ def samples(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(browser, weights, tmp_path_factory):
-    with running(tmp_path_factory.mktemp("viewer") / "state", weights) as server:
+    state = tmp_path_factory.mktemp("viewer") / "state"
+    with running(state, weights, "--limits.comment-chars", str(COMMENT_CHARS)) as server:
         yield server
 
 
@@ -50,6 +64,14 @@ def job(server, samples) -> dict:
     job = server.wait_ended(server.upload(samples / "chest.zip").json()["id"])
     assert job["state"] == "done", job
     return job
+
+
+@pytest.fixture(scope="module")
+def mirrored(server, tmp_path_factory) -> dict:
+    """The job of another patient: lung where the first one has nodules."""
+    path = tmp_path_factory.mktemp("mirrored") / "mirrored.nii.gz"
+    write_image(small_chest().hu[:, :, ::-1].copy(), GRID, path)
+    return server.wait_ended(server.upload(path).json()["id"])
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +161,33 @@ def check_markers(page, finding: dict) -> None:
         assert abs(hu(page) - 60) > 60
         page.locator("#canvas").click(position={"x": x, "y": y})
         assert np.linalg.norm(np.subtract(crosshair(page), finding["center_lps"])) < 1.5
+
+
+@pytest.mark.parametrize("free", [0, 1], ids=["ct", "mask"])
+def test_a_study_left_while_its_images_are_unpacked_is_not_drawn(browser, server, job, mirrored, free):
+    with window(browser, server.url) as page:
+        page.evaluate(HOLD_UNPACKED, free)
+        for held, opened in enumerate((job, mirrored), 1):
+            page.evaluate(f"location.hash = '{opened['id']}'")
+            until(lambda count=held: page.evaluate("held.length") == count)
+        page.evaluate("held[0]()")
+        assert page.inner_text("#loading") == "Loading the images, 100 %"
+        assert page.inner_text("#place") == ""
+        page.evaluate("held.push = (goOn) => goOn(); held.forEach((goOn) => goOn())")
+        shown(page)
+        first = by_probability(server.client.get(mirrored["links"]["report"]).json())[0]
+        assert page.inner_text("#study-title") == f"Study {mirrored['number']}"
+        assert crosshair(page) == pytest.approx(first["center_lps"], abs=0.01)
+        assert abs(hu(page) - 60) < 60
+
+
+def test_the_readout_of_a_study_is_gone_with_it(browser, server, job, mirrored):
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        shown(page)
+        page.route(f"**{mirrored['links']['volume']}", lambda route: route.fulfill(status=500))
+        page.evaluate(f"location.hash = '{mirrored['id']}'")
+        page.wait_for_selector("#loading:text('cannot be shown')")
+        assert page.inner_text("#place") == ""
 
 
 def test_the_slider_hides_findings_at_once(page, report):
@@ -236,6 +285,14 @@ def test_a_rejected_finding_stays_rejected(page, server, job, report):
     assert json.loads(archive.read("review.json")) == stored(server, job)
 
 
+def test_a_review_of_more_than_64_kib_is_stored(page, server, job):
+    said = "é" * 33_000  # of two bytes each: browsers send at most 65 536 bytes for a page that may go away
+    page.fill("#study-comment", said)
+    page.wait_for_selector("#saved:not(:text('Not stored yet'))")
+    assert page.inner_text("#saved").startswith("Stored on the server")
+    assert stored(server, job)["comment"] == said
+
+
 def test_what_was_said_last_is_stored_when_the_study_is_left(page, server, job):
     page.fill("#study-comment", "left in a hurry")
     page.click(".brand")
@@ -243,6 +300,35 @@ def test_what_was_said_last_is_stored_when_the_study_is_left(page, server, job):
     assert stored(server, job)["comment"] == "left in a hurry"
     page.wait_for_selector("#studies li")
     assert barriers(page) == []
+
+
+def test_a_study_is_opened_only_after_all_that_was_said_is_stored(browser, server, job):
+    puts = []
+
+    def hold(route) -> None:
+        if route.request.method == "PUT":
+            puts.append(route)
+        else:
+            route.continue_()
+
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+
+        def until_sent(count: int) -> None:
+            until(lambda: page.wait_for_timeout(20) or len(puts) == count)
+
+        shown(page)
+        page.route("**/review", hold)
+        page.fill("#study-comment", "first")
+        until_sent(1)
+        page.fill("#study-comment", "second")
+        page.evaluate(f"location.hash = ''; location.hash = '{job['id']}'")
+        puts[0].continue_()
+        until_sent(2)
+        assert page.is_visible("#study")
+        assert page.inner_text("#loading") == ""
+        puts[1].continue_()
+        page.wait_for_selector("#saved:text('Stored on the server')")
+        assert stored(server, job)["comment"] == "second"
 
 
 def test_a_running_study_shows_its_progress_and_can_be_cancelled(browser, server, samples):

@@ -36,13 +36,14 @@ async function route(server: ServerInfo): Promise<void> {
   leaving = new AbortController()
   const { signal } = leaving
   await study?.close()
+  if (signal.aborted) return
   const id = location.hash.slice(1)
   if (!id && server.uploads) {
     only('start')
     await showStudies()
     return
   }
-  const wanted = id || (await json<{ jobs: Job[] }>('/v1/jobs')).jobs[0]?.id || ''
+  const wanted = id || (await json<{ jobs: Job[] }>('/v1/jobs', { signal })).jobs[0]?.id || ''
   waiting('Opening the study', undefined, '')
   const job = await follow(wanted, signal)
   if (!job) return

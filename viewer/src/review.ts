@@ -5,6 +5,9 @@ import type { FindingReview, Review, Verdict } from './report'
 
 const PAUSE_MS = 500
 
+// A small review is sent even if the page goes away meanwhile. Browsers refuse to do that with more than 65 536 bytes.
+const KEEPALIVE_BYTES = 60_000
+
 export class Reviewer {
   private waiting: number | undefined
   private sending: Promise<void> | undefined
@@ -16,8 +19,12 @@ export class Reviewer {
     private readonly said: (text: string, good: boolean) => void,
   ) {}
 
-  static async open(url: string, said: (text: string, good: boolean) => void): Promise<Reviewer> {
-    return new Reviewer(url, await json<Review>(url), said)
+  static async open(
+    url: string,
+    signal: AbortSignal,
+    said: (text: string, good: boolean) => void,
+  ): Promise<Reviewer> {
+    return new Reviewer(url, await json<Review>(url, { signal }), said)
   }
 
   of(id: number): FindingReview {
@@ -53,10 +60,11 @@ export class Reviewer {
   async flush(): Promise<void> {
     clearTimeout(this.waiting)
     await this.sending
-    if (!this.changed) return
-    this.changed = false
-    this.sending = this.send()
-    await this.sending
+    if (this.changed) {
+      this.changed = false
+      this.sending = this.send()
+    }
+    await this.sending // which another call may have begun
   }
 
   private put(one: FindingReview): void {
@@ -73,12 +81,13 @@ export class Reviewer {
 
   private async send(): Promise<void> {
     const { findings, comment } = this.review
+    const body = new TextEncoder().encode(JSON.stringify({ findings, comment }))
     try {
       const stored = await json<Review>(this.url, {
         method: 'PUT',
         headers: { 'Content-Type': 'application/json' },
-        body: JSON.stringify({ findings, comment }),
-        keepalive: true,
+        body,
+        keepalive: body.length < KEEPALIVE_BYTES,
       })
       this.review.updated = stored.updated
       if (!this.changed) this.said(storedAt(stored.updated), true)

@@ -115,10 +115,19 @@ export class Scene {
     this.view('all')
   }
 
-  async show(volume: ArrayBuffer, mask: ArrayBuffer | undefined, findings: Finding[]): Promise<void> {
+  /** Draw a study; nothing of it where it is left while its files are unpacked. */
+  async show(
+    volume: ArrayBuffer,
+    mask: ArrayBuffer | undefined,
+    findings: Finding[],
+    signal: AbortSignal,
+  ): Promise<void> {
     const [cal_min, cal_max] = WINDOWS.lung!
     const ct = await NVImage.loadFromUrl({ url: volume, name: 'volume.nii.gz', colormap: 'gray', cal_min, cal_max })
-    this.mask = mask && (await NVImage.loadFromUrl({ url: mask, name: 'mask.nii.gz', opacity: OPACITY }))
+    if (signal.aborted) return
+    const marked = mask && (await NVImage.loadFromUrl({ url: mask, name: 'mask.nii.gz', opacity: OPACITY }))
+    if (signal.aborted) return
+    this.mask = marked
     this.shown = findings
     this.paint()
     this.once(() => {

@@ -68,9 +68,10 @@ export class Study {
     only('study')
     this.setLoading('Loading the report')
     this.scene.clear()
+    $('place').textContent = ''
     const [report, reviewer] = await Promise.all([
       json<Report>(job.links.report!, { signal }),
-      Reviewer.open(job.links.review!, (text, good) => tellSaved(text, good)),
+      Reviewer.open(job.links.review!, signal, (text, good) => tellSaved(text, good)),
     ])
     if (signal.aborted) return
     this.report = report
@@ -81,13 +82,14 @@ export class Study {
     $('study-title').focus()
     try {
       await this.load(job, signal)
-      this.setLoading('')
     } catch (error) {
       if (signal.aborted) return
       const why = error instanceof Error ? error.message : String(error)
       this.setLoading(`The images cannot be shown: ${why}. The findings and the report are still here.`)
       return
     }
+    if (signal.aborted) return
+    this.setLoading('')
     const first = this.panel.shown[0]
     if (first) this.panel.select(first)
   }
@@ -136,7 +138,7 @@ export class Study {
       bytes(job.links.mask!, signal, () => {}).catch(ifMissing),
     ])
     if (signal.aborted) return
-    await this.scene.show(volume, mask, this.panel.shown)
+    await this.scene.show(volume, mask, this.panel.shown, signal)
   }
 
   private change(jump: boolean): void {
