@@ -26,8 +26,6 @@ SITES: dict[Site, float] = {"free": 0.45, "pleural": 0.33, "vascular": 0.22}
 TYPES: dict[NoduleType, float] = {"solid": 0.61, "calcified": 0.05, "ground-glass": 0.18, "part-solid": 0.16}
 SMALL_TYPES: dict[NoduleType, float] = {"solid": 0.79, "calcified": 0.06, "ground-glass": 0.15}
 """Shares of nodule types; nodules under 5 mm are rarely anything but solid."""
-MASS_TYPES: dict[NoduleType, float] = {"solid": 0.55, "ground-glass": 0.1, "part-solid": 0.35}
-"""Of what is larger than a nodule: many carcinomas have a dense middle and a hazy rim, as infiltrates do not."""
 
 DIAMETER_MM = (3.2, 32.0)
 """Smallest and largest diameter of a nodule that is inserted."""
@@ -133,11 +131,10 @@ def insert_nodules(
     inserted: list[Inserted] = []
     # The largest first: later there would be no room for them.
     for diameter in sorted((draw_diameter(atlas, rng) for _ in range(min(count, 200))), reverse=True):
-        is_mass = diameter > DIAMETER_MM[1]
-        shares = MASS_TYPES if is_mass else TYPES if diameter >= 5 else SMALL_TYPES
+        shares = TYPES if diameter >= 5 else SMALL_TYPES
         kind = list(shares)[rng.choice(len(shares), p=list(shares.values()))]
         # No place is as far from the border as a mass is wide.
-        site = "pleural" if is_mass else list(SITES)[rng.choice(len(SITES), p=list(SITES.values()))]
+        site = list(SITES)[rng.choice(len(SITES), p=list(SITES.values()))] if diameter <= DIAMETER_MM[1] else "pleural"
         for _ in range(attempts):
             center = places.draw(site, diameter, rng)
             if center is None:
