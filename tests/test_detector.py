@@ -133,7 +133,9 @@ def test_without_the_second_stage_the_first_speaks(models):
 def test_a_malignancy_network_answers_in_place_of_the_rule(models, found, tmp_path):
     folder = shutil.copytree(models, tmp_path / "rated")
     save_model(
-        folder / "malignancy", sure_nodule_net(0.25), Card("rater", "malignancy", {"kind": "nodule", "first_filters": 1})
+        folder / "malignancy",
+        sure_nodule_net(0.25),
+        Card("rater", "malignancy", {"kind": "nodule", "first_filters": 1}),
     )
     report = Detector.load(folder, runtime="torch").detect(chest(*BALLS)).report
     assert [finding.p_malignant for finding in report.findings] == pytest.approx([0.25] * len(BALLS), abs=1e-6)

@@ -186,7 +186,7 @@ def test_nifti_with_an_offset_that_is_none_is_refused(tmp_path, offset):
 def test_a_name_that_is_not_utf8_is_refused(tmp_path):
     write_image(small_ct().hu, small_ct().geometry, tmp_path / "a.nii")
     latin = os.fsdecode(bytes(tmp_path) + b"/M\xfcller.nii")
-    os.rename(tmp_path / "a.nii", latin)
+    (tmp_path / "a.nii").rename(latin)
     for read in (read_ct, read_image, list_series):
         with pytest.raises(InputError, match="not UTF-8"):
             read(Path(latin))

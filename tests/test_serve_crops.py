@@ -121,7 +121,9 @@ def test_malignancy_is_null_without_a_diameter(classifier):
 def test_the_rule_does_not_answer_for_a_network_that_rates(tmp_path):
     folder = write_weights(tmp_path)
     save_model(
-        folder / "malignancy", sure_nodule_net(0.25), Card("rater", "malignancy", {"kind": "nodule", "first_filters": 1})
+        folder / "malignancy",
+        sure_nodule_net(0.25),
+        Card("rater", "malignancy", {"kind": "nodule", "first_filters": 1}),
     )
     classifier = CropClassifier(Detector.load(folder, device="cpu"))
     crops = Crops(HU.astype(np.float32), (8.0,) * 3, (None,) * 3)

@@ -143,8 +143,8 @@ def _check_steps(slices: Sequence[Slice], height: np.ndarray) -> None:
         off_mm = _off_even_grid_mm(height)
         if off_mm > _MOST_OFF_GRID * usual:
             raise GeometryError(
-                f"the slices are not evenly spaced: from {step.min():.2f} to {step.max():.2f} mm apart, so that they lie "
-                f"up to {off_mm:.1f} mm off an even grid. Give the files of one reconstruction"
+                f"the slices are not evenly spaced: from {step.min():.2f} to {step.max():.2f} mm apart, so that "
+                f"they lie up to {off_mm:.1f} mm off an even grid. Give the files of one reconstruction"
             )
         return
     places = []

@@ -142,7 +142,7 @@ class LunaCohort:
 
     @cached_property
     def records(self) -> list[CandidateRecord]:
-        """The candidates with the diameters of ``annotations.csv``, which gives the nodules at slightly other places."""
+        """The candidates with the diameters of ``annotations.csv``, which has the nodules at slightly other places."""
         nodules: dict[str, list[Annotation]] = {}
         for annotation in self.annotations:
             nodules.setdefault(annotation.series_uid, []).append(annotation)

@@ -170,8 +170,8 @@ class CropClassifier:
         """The answer to a request, every number under its right name.
 
         ``p_nodule`` is calibrated over both stages where the first stage's score was given; else it is what the second
-        stage says alone. ``p_malignant`` is the diameter rule's, and null without a diameter or where a network rates in
-        place of the rule.
+        stage says alone. ``p_malignant`` is the diameter rule's, and null without a diameter or where a network rates
+        in place of the rule.
         """
         answers = []
         for score, diameter, second in zip(crops.segmentation_score, crops.diameter_mm, classification, strict=True):
