@@ -137,7 +137,7 @@ class Scan:
     def free_points(self) -> Int16[np.ndarray, "n 3"]:
         """Those of ``lung_points`` that lie neither on a nodule nor on what is to be ignored."""
         points = self.lung_points
-        return points[self.label_at(points) == 0]
+        return np.asarray(points[self.label_at(points) == 0])
 
     @cached_property
     def _hu(self) -> np.ndarray:
