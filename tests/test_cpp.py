@@ -18,6 +18,7 @@ from carina.export import Subject, export_model
 from carina.export.constants import pipeline_constants, write_constants, write_regions
 from carina.export.manifest import Manifest, write_manifest
 from carina.findings import Report
+from carina.geometry import Geometry
 from carina.io import read_ct, write_image
 from carina.models import save_model
 from carina.models.malignancy import DiameterRule, RuleEvidence
@@ -211,6 +212,21 @@ def test_a_bad_scan_ends_with_one_line(programs, case, tmp_path, content, messag
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(("name", "shift_mm", "said"), [
+    ("1.2.3.4.mhd", 5, "belongs to a scan on another grid"),
+    ("1.2.3.5.mhd", 0, "belongs to series 1.2.3.4, the scan is 1.2.3.5"),
+])  # fmt: skip
+def test_the_lungs_of_another_scan_are_refused(programs, case, tmp_path, name, shift_mm, said):
+    scan, exported, _ = case
+    ct = read_ct(scan)
+    affine = np.array(ct.geometry.affine)
+    affine[0, 3] += shift_mm
+    write_image(ct.hu, Geometry(ct.geometry.shape_zyx, affine), tmp_path / name)
+    done = call(programs / "carina-run", tmp_path / name, "--exported", exported, "-o", tmp_path / "out.json")
+    assert done.returncode == 1
+    assert said in done.stderr
 
 
 def test_a_missing_model_is_named(programs, case, tmp_path):

@@ -42,6 +42,7 @@ class Json {
   [[nodiscard]] int64_t integer() const;
   [[nodiscard]] const std::string& text() const;
   [[nodiscard]] bool has(const std::string& key) const;
+  [[nodiscard]] bool is_null() const { return std::holds_alternative<std::nullptr_t>(value_); }
 
   [[nodiscard]] std::string dump(int indent = 0) const;
 

@@ -101,6 +101,27 @@ Scan prepare(const Ct& ct, const fs::path& region_path, const Preprocessing& wan
   return scan;
 }
 
+// How many litres the lungs hold. Throws Error: they are not this scan's.
+double lung_litres(const fs::path& path, const Geometry& scan, const std::string& series_uid) {
+  constexpr double kSameMm = 0.01;  // of the scan's first and last voxels
+  const Json lungs = Json::read(path);
+  bool same = true;
+  for (size_t i = 0; i < 3; ++i) {
+    const auto& row = lungs.at("affine").list().at(i).list();
+    same = same && lungs.at("shape_zyx").list().at(i).integer() == scan.shape[i] &&
+           std::abs(row.at(3).number() - scan.origin[i]) <= kSameMm;
+    for (size_t axis = 0; axis < 3; ++axis) {
+      const double voxels = static_cast<double>(scan.shape[axis] - 1);
+      same = same && std::abs(row.at(axis).number() - scan.step[axis][i]) * voxels <= kSameMm;
+    }
+  }
+  if (!same) throw Error(path.string() + " belongs to a scan on another grid; write it with --scan for this one");
+  const Json& uid = lungs.at("series_uid");
+  if (!uid.is_null() && !series_uid.empty() && uid.text() != series_uid)
+    throw Error(path.string() + " belongs to series " + uid.text() + ", the scan is " + series_uid);
+  return lungs.at("lung_litres").number();
+}
+
 int run(const Arguments& arguments) {
   Clock clock;
   if (arguments.options.contains("--threads")) at::set_num_threads(std::stoi(arguments.options.at("--threads")));
@@ -114,10 +135,11 @@ int run(const Arguments& arguments) {
 
   const Ct ct = read_ct(arguments.scan);
   clock.stop("read");
+  const std::string series_uid = series_uid_of(arguments.scan);
+  const double litres = lung_litres(arguments.regions() / "lungs.json", ct.geometry, series_uid);
   const Scan crops = prepare(ct, arguments.region("nodule"), constants.nodule, constants.fill_hu);
   clock.stop("lungs");
-  const Input input{arguments.scan, series_uid_of(arguments.scan), ct,
-                    Json::read(arguments.regions() / "lungs.json").at("lung_litres").number()};
+  const Input input{arguments.scan, series_uid, ct, litres};
   std::vector<Model> models{{"nodule", card("nodule"), nodule.runtime}};
   const fs::path output = arguments.options.at("-o");
 

@@ -130,7 +130,8 @@ def write_regions(folder: Path, volume: Volume, constants: PipelineConstants) ->
     """Write the lungs of one CT on the grid of each network, for programs that find no lungs themselves.
 
     The geometry of ``region-segmentation.mha`` and ``region-nodule.mha`` is the grid. 2: lungs; 1: within
-    ``near_lung_mm`` of them, where candidates may lie too; 0: elsewhere. ``lungs.json`` holds their volume.
+    ``near_lung_mm`` of them, where candidates may lie too; 0: elsewhere. ``lungs.json`` holds their volume, and
+    the grid and the series UID of the CT, so that they are not taken for another one's.
 
     Raises:
         NoLungsError: no lungs in the CT.
@@ -147,7 +148,13 @@ def write_regions(folder: Path, volume: Volume, constants: PipelineConstants) ->
         paths.append(folder / REGION.format(name))
         write_image(region, grid, paths[-1])
     paths.append(folder / LUNGS)
-    _write_json(paths[-1], {"lung_litres": round(lungs.litres, 2)})
+    scan = {
+        "lung_litres": round(lungs.litres, 2),
+        "shape_zyx": volume.geometry.shape_zyx,
+        "affine": volume.geometry.affine.tolist(),
+        "series_uid": volume.source.series_uid,
+    }
+    _write_json(paths[-1], scan)
     return paths
 
 
