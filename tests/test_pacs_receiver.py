@@ -318,7 +318,8 @@ def test_what_cannot_be_carried_out_is_refused_at_the_start(command, said, tmp_p
         command.run()
 
 
-def test_a_port_that_is_taken_is_said_so(queue, receiver):
-    with pytest.raises(UsageError, match="cannot listen"):
-        Receiver(queue, host="127.0.0.1", port=receiver.port, ae_title="X")
+def test_a_port_that_is_taken_or_cannot_be_is_said_so(queue, receiver):
+    for port in (receiver.port, 70000):
+        with pytest.raises(UsageError, match="cannot listen"):
+            Receiver(queue, host="127.0.0.1", port=port, ae_title="X")
     assert free_port() != receiver.port

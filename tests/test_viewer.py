@@ -190,6 +190,21 @@ def test_the_readout_of_a_study_is_gone_with_it(browser, server, job, mirrored):
         assert page.inner_text("#place") == ""
 
 
+def test_marks_that_are_off_stay_off_in_the_next_study(browser, server, job, mirrored):
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        shown(page)
+        page.keyboard.press("o")
+        page.keyboard.press("z")
+        page.evaluate(f"location.hash = '{mirrored['id']}'")
+        page.wait_for_selector(f"#study-title:text('Study {mirrored['number']}')")
+        shown(page)
+        assert [page.get_attribute(button, "aria-pressed") for button in ("#marks", "#zoom")] == ["false", "false"]
+        without = coloured(page)
+        page.keyboard.press("o")
+        page.evaluate("document.querySelector('#overlay').style.display = 'none'")  # the mask alone
+        assert coloured(page) > without + 20
+
+
 def test_the_slider_hides_findings_at_once(page, report):
     assert page.locator("#findings li").count() == len(report["findings"])
     page.click(f"[data-finding='{report['findings'][0]['id']}']")

@@ -125,7 +125,8 @@ export class Scene {
     const [cal_min, cal_max] = WINDOWS.lung!
     const ct = await NVImage.loadFromUrl({ url: volume, name: 'volume.nii.gz', colormap: 'gray', cal_min, cal_max })
     if (signal.aborted) return
-    const marked = mask && (await NVImage.loadFromUrl({ url: mask, name: 'mask.nii.gz', opacity: OPACITY }))
+    const opacity = this.markers.visible ? OPACITY : 0
+    const marked = mask && (await NVImage.loadFromUrl({ url: mask, name: 'mask.nii.gz', opacity }))
     if (signal.aborted) return
     this.mask = marked
     this.shown = findings

@@ -89,6 +89,7 @@ export class Study {
       return
     }
     if (signal.aborted) return
+    $('zoom').setAttribute('aria-pressed', String(this.scene.zoomed))
     this.setLoading('')
     const first = this.panel.shown[0]
     if (first) this.panel.select(first)

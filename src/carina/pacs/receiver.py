@@ -121,8 +121,9 @@ class Receiver:
         ]
         try:
             server = ae.start_server((host, port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
-        except OSError as error:
-            raise UsageError(f"cannot listen on {host}:{port} ({error.strerror or error})") from error
+        except (OSError, OverflowError) as error:  # the second for a number that no port has
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"cannot listen on {host}:{port} ({reason})") from error
         assert isinstance(server, ThreadedAssociationServer)
         assert server.socket is not None
         self._server = server
