@@ -346,6 +346,55 @@ def test_a_study_is_opened_only_after_all_that_was_said_is_stored(browser, serve
         assert stored(server, job)["comment"] == "second"
 
 
+def test_a_review_that_failed_to_be_stored_is_stored_when_the_study_has_been_left(browser, server, job):
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        shown(page)
+        page.route("**/review", lambda route: route.abort() if route.request.method == "PUT" else route.continue_())
+        page.fill("#study-comment", "the network was down")
+        page.wait_for_selector("#saved.problem:text('It is tried again soon')")
+        page.click(".brand")
+        page.wait_for_selector("#start:not([hidden])")
+        page.unroute("**/review")
+        until(lambda: page.wait_for_timeout(20) or stored(server, job)["comment"] == "the network was down")
+
+
+def test_a_study_is_listed_once_however_quickly_the_list_is_asked_for(browser, server, job, mirrored):
+    held = []
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        shown(page)
+        page.route("**/v1/jobs?limit=*", lambda route: held.append(route))
+        for asked in (1, 2):
+            page.evaluate(f"location.hash = '{job['id']}'")
+            page.wait_for_selector("#study:not([hidden])")
+            page.evaluate("location.hash = ''")
+            until(lambda n=asked: page.wait_for_timeout(20) or len(held) == n)
+        for route in reversed(held):
+            with page.expect_response("**/v1/jobs?limit=*"):
+                route.continue_()
+        page.wait_for_selector(f"#studies a[href='#{job['id']}']")
+        listed = page.eval_on_selector_all("#studies a", "links => links.map((link) => link.hash)")
+        assert len(listed) == len(set(listed)) >= 2
+
+
+def test_a_study_that_is_sent_meanwhile_does_not_take_the_place_of_another(browser, server, job, samples):
+    held = []
+    with window(browser, server.url) as page:
+        page.route("**/v1/studies", lambda route: held.append(route))
+        page.set_input_files("#files", samples / "chest.mha")
+        until(lambda: page.wait_for_timeout(20) or len(held) == 1)
+        page.evaluate(f"location.hash = '{job['id']}'")
+        shown(page)
+        held[0].continue_()
+        page.wait_for_selector("#announce:text('is sent')", state="attached")
+        sent = server.client.get("/v1/jobs").json()["jobs"][0]
+        assert page.text_content("#announce") == f"Study {sent['number']} is sent"
+        assert page.is_visible("#study")
+        assert page.inner_text("#study-title") == f"Study {job['number']}"
+        page.click(".brand")
+        page.wait_for_selector(f"#studies a[href='#{sent['id']}']")
+    server.wait_ended(sent["id"])
+
+
 def test_a_running_study_shows_its_progress_and_can_be_cancelled(browser, server, samples):
     os.kill(server.detector_pid(), signal.SIGSTOP)  # the study runs until it is cancelled
     with window(browser, server.url) as page:

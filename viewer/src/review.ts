@@ -4,6 +4,7 @@ import { json, Problem } from './api'
 import type { FindingReview, Review, Verdict } from './report'
 
 const PAUSE_MS = 500
+const AGAIN_MS = 5000
 
 // A small review is sent even if the page goes away meanwhile. Browsers refuse to do that with more than 65 536 bytes.
 const KEEPALIVE_BYTES = 60_000
@@ -75,8 +76,12 @@ export class Reviewer {
   private soon(): void {
     this.changed = true
     this.said('Not stored yet', true)
+    this.flushIn(PAUSE_MS)
+  }
+
+  private flushIn(pause: number): void {
     clearTimeout(this.waiting)
-    this.waiting = window.setTimeout(() => void this.flush(), PAUSE_MS)
+    this.waiting = window.setTimeout(() => void this.flush(), pause)
   }
 
   private async send(): Promise<void> {
@@ -93,8 +98,11 @@ export class Reviewer {
       if (!this.changed) this.said(storedAt(stored.updated), true)
     } catch (error) {
       this.changed = true
-      const why = error instanceof Problem ? error.detail : String(error)
-      this.said(`Not stored: ${why}. It is tried again with your next change.`, false)
+      const { detail, status } = error instanceof Problem ? error : new Problem('', String(error))
+      // Also when the study has been left; what the server refuses as it is will be refused again.
+      const again = status === 0 || status >= 500
+      if (again) this.flushIn(AGAIN_MS)
+      this.said(`Not stored: ${detail}. It is tried again ${again ? 'soon' : 'with your next change'}.`, false)
     }
   }
 }

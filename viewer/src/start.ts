@@ -6,6 +6,7 @@ import { percent, type Job, type ServerInfo } from './report'
 import { waiting } from './wait'
 
 let before: number | null = null
+let asked = 0
 
 export function prepareStart(server: ServerInfo): void {
   for (const id of ['files', 'folder'] as const) {
@@ -27,19 +28,21 @@ export function prepareStart(server: ServerInfo): void {
     drop.classList.remove('over')
     if (!$('start').hidden && event.dataTransfer) void send(await dropped(event.dataTransfer), server)
   })
-  $('more-studies').addEventListener('click', () => void listMore())
+  $('more-studies').addEventListener('click', () => void list(before).catch(showProblem))
 }
 
 export async function showStudies(): Promise<void> {
-  before = null
-  $('studies').replaceChildren()
-  await listMore()
+  await list(null)
 }
 
-async function listMore(): Promise<void> {
-  const query = before === null ? '' : `&before=${before}`
+/** The newest studies, or those before the ones that are listed. */
+async function list(older: number | null): Promise<void> {
+  const turn = ++asked
+  const query = older === null ? '' : `&before=${older}`
   const page = await json<{ jobs: Job[]; before: number | null }>(`/v1/jobs?limit=20${query}`)
+  if (turn !== asked) return // the list has been asked for again meanwhile
   before = page.before
+  if (older === null) $('studies').replaceChildren()
   $('studies').append(...page.jobs.map(row))
   $('more-studies').hidden = before === null
   $('no-studies').hidden = $('studies').children.length > 0
@@ -86,17 +89,31 @@ async function send(files: File[], server: ServerInfo): Promise<void> {
   const stop = new AbortController()
   const cancel = () => stop.abort()
   const what = files.length === 1 ? files[0]!.name : `${files.length} files`
+  let watched = true
+  const leave = () => {
+    watched = false
+  }
+  window.addEventListener('hashchange', leave, { once: true })
   waiting(`Sending ${what}`, 0, bytes(size), cancel)
   try {
     const job = await upload(files, stop.signal, (done) => {
       const detail = done < 1 ? `${percent(done)} of ${bytes(size)}` : 'Unpacking on the server'
-      waiting(`Sending ${what}`, done, detail, cancel)
+      if (watched) waiting(`Sending ${what}`, done, detail, cancel)
     })
-    location.hash = job.id
+    if (watched) location.hash = job.id
+    else await sentMeanwhile(job)
   } catch (error) {
-    window.dispatchEvent(new HashChangeEvent('hashchange')) // back to the first page
+    if (watched) window.dispatchEvent(new HashChangeEvent('hashchange')) // back to the first page
     if (!(error instanceof DOMException)) showProblem(error)
+  } finally {
+    window.removeEventListener('hashchange', leave)
   }
+}
+
+/** Something else is looked at by now, and stays. */
+async function sentMeanwhile(job: Job): Promise<void> {
+  announce(`Study ${job.number} is sent`)
+  if (!$('start').hidden) await showStudies()
 }
 
 function showProblem(error: unknown): void {

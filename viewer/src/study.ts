@@ -71,7 +71,7 @@ export class Study {
     $('place').textContent = ''
     const [report, reviewer] = await Promise.all([
       json<Report>(job.links.report!, { signal }),
-      Reviewer.open(job.links.review!, signal, (text, good) => tellSaved(text, good)),
+      Reviewer.open(job.links.review!, signal, (text, good) => signal.aborted || tellSaved(text, good)),
     ])
     if (signal.aborted) return
     this.report = report
