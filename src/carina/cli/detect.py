@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import sys
 from dataclasses import dataclass
 from itertools import chain
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from carina.errors import CarinaError, InputError, UsageError
+from carina.replacing import replacing
 
 if TYPE_CHECKING:
     from carina.pipeline import Detection, Detector
@@ -161,12 +161,11 @@ class _Ledger:
 
     def add(self, row: dict[str, str]) -> None:
         self.rows = [r for r in self.rows if r["input"] != row["input"]] + [row]
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with draft.open("w", newline="", errors="surrogateescape") as file:  # names of files need not be UTF-8
+        # Names of files need not be UTF-8.
+        with replacing(self.path) as draft, draft.open("w", newline="", errors="surrogateescape") as file:
             writer = csv.DictWriter(file, SUMMARY, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        draft.replace(self.path)
 
 
 class _Progress:

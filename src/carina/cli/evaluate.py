@@ -8,6 +8,7 @@ import tyro
 
 from carina.cli.seed import Seed
 from carina.errors import UsageError
+from carina.replacing import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,9 +136,8 @@ class Gallery(_Truth):
             matches = self.match(detections, reported)
         missed, false_findings = failures(matches, detections, self.most)
         page = draw_gallery(missed, false_findings, reports, f"Failures of {self.results.name}")
-        draft = self.output.with_name(f".{self.output.name}.part")
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(self.output)
+        with replacing(self.output) as draft:
+            draft.write_text(page, encoding="utf-8")
         print(f"{self.output}: {len(missed)} missed nodules, {len(false_findings)} false findings")
         left_out = set(read_nodules(self.annotations).series_uid) - set(reported)
         if left_out and self.series is None:

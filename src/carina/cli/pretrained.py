@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from carina.errors import UsageError
+from carina.replacing import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,9 +77,8 @@ def _write_classes(classes: "np.ndarray", path: Path) -> None:
     # Hues far apart for neighbouring classes; class 0 is the background and stays black.
     hues = [tuple((index * step) % 256 for step in (157, 83, 211)) for index in range(256)]
     picture.putpalette([value for hue in hues for value in hue])
-    temporary = path.with_name(f".{path.name}.part")
-    picture.save(temporary, "PNG")
-    temporary.replace(path)
+    with replacing(path) as draft:
+        picture.save(draft, "PNG")
 
 
 @dataclass

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from carina.replacing import replacing
+
 if TYPE_CHECKING:
     from carina.geometry import Vector3
     from carina.tasks.preset import Preset
@@ -153,8 +155,8 @@ class Recipe:
         copies |= {self.output / task / f"model{end}": weights / f"{task}{end}" for end in (".safetensors", ".json")}
         for source, target in copies.items():
             if not target.is_file():
-                shutil.copyfile(source, target.with_name(f".{target.name}.part"))
-                target.with_name(f".{target.name}.part").replace(target)
+                with replacing(target) as draft:
+                    shutil.copyfile(source, draft)
 
     def _mine(self, preset: "Preset", train: Path, weights: Path) -> Path:
         """What the segmentation marks wrongly on scans that it was trained with: hard negatives."""

@@ -26,6 +26,7 @@ from jaxtyping import Float, UInt8
 from carina.errors import InputError
 from carina.geometry import Vector3
 from carina.io import luna, write_dicom, write_image
+from carina.replacing import replacing
 from carina.volume import Volume
 
 IGNORE = 255
@@ -151,9 +152,8 @@ def recover(root: str | Path) -> set[str]:
             complete = {next(csv.reader([line]))[0] for line in lines[1:]}
         kept = lines[:1] + [line for line in lines[1:] if line.partition(",")[0] in complete]
         if "".join(kept) != text:
-            draft = path.with_name(f".{name}.part")
-            draft.write_text("".join(kept), encoding="utf-8")
-            draft.replace(path)
+            with replacing(path) as draft:
+                draft.write_text("".join(kept), encoding="utf-8")
     return complete
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 from scipy import ndimage
 
 from carina.errors import InputError
+from carina.replacing import replacing
 
 Split = Literal["train", "test"]
 
@@ -104,9 +105,8 @@ class ShapeAtlas:
 
     def save(self, path: Path) -> None:
         """Write the atlas, replacing ``path`` only once complete."""
-        partial = path.with_name(f".{path.name}.partial")
         about = self.about | {"patient_ids": list(self.patient_ids)}
-        with partial.open("wb") as file:
+        with replacing(path) as draft, draft.open("wb") as file:
             np.savez_compressed(
                 file,
                 masks=self.masks,
@@ -116,7 +116,6 @@ class ShapeAtlas:
                 texture=self.texture,
                 about=np.array(json.dumps(about)),
             )
-        partial.replace(path)
 
 
 def load_shapes(path: Path | None = None) -> ShapeAtlas:

@@ -15,7 +15,6 @@ Must not know how scans are prepared (``data.prepare``), networks or torch.
 """
 
 import json
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +27,7 @@ from jaxtyping import Float32, Int16, UInt8
 from carina.ct.preprocess import Preprocessing
 from carina.errors import InputError
 from carina.geometry import Geometry, Shape3, Vector3
+from carina.replacing import replacing
 
 FORMAT = 1
 """Version of the layout above; part of every key."""
@@ -241,14 +241,5 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest in one step; readers see the old one or the new one."""
     manifest = replace(manifest, scans=tuple(replace(scan, folder="") for scan in manifest.scans))
     body = json.loads(msgspec.json.encode(manifest))
-    write_atomically(folder / MANIFEST, (json.dumps(body, indent=1) + "\n").encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, flush it to the disk and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(folder / MANIFEST, durable=True) as draft:
+        draft.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")

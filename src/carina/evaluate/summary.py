@@ -14,6 +14,7 @@ import numpy as np
 
 from carina.evaluate.page import Plot, Table, render_page
 from carina.findings import RESEARCH_USE
+from carina.replacing import replacing
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,8 @@ class Summary:
             "summary.json": self.to_json(),
         }
         for name, text in contents.items():
-            temporary = folder / f".{name}.part"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(folder / name)
+            with replacing(folder / name) as draft:
+                draft.write_text(text, encoding="utf-8")
         return {name: folder / name for name in contents}
 
 

@@ -20,6 +20,7 @@ from carina.models.malignancy import DiameterRule
 from carina.pipeline.detector import MOST_CANDIDATES, NEAR_LUNG_MM
 from carina.pipeline.flips import FLIPS
 from carina.pipeline.group import SCORE_VOLUME_MM3
+from carina.replacing import replacing
 from carina.volume import Volume
 
 PIPELINE = "pipeline.json"
@@ -159,6 +160,5 @@ def write_regions(folder: Path, volume: Volume, constants: PipelineConstants) ->
 
 
 def _write_json(path: Path, content: object) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
-    temporary.replace(path)
+    with replacing(path) as draft:
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")

@@ -12,6 +12,7 @@ import msgspec
 from carina.errors import WeightsError
 from carina.export.parity import Parity
 from carina.models.card import Card
+from carina.replacing import replacing
 
 MANIFEST = "manifest.json"
 
@@ -82,9 +83,8 @@ def sha256(path: Path) -> str:
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Write the manifest; an existing one is replaced whole or not at all."""
     path = folder / MANIFEST
-    temporary = path.with_name(f".{MANIFEST}.part")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-    temporary.replace(path)
+    with replacing(path) as draft:
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
     return path
 
 

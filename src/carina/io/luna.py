@@ -14,6 +14,7 @@ from pathlib import Path
 from carina.errors import InputError
 from carina.geometry import Vector3
 from carina.io.uid import check_uid
+from carina.replacing import replacing
 
 _POSITION = ["seriesuid", "coordX", "coordY", "coordZ"]
 _ANNOTATION = [*_POSITION, "diameter_mm"]
@@ -300,13 +301,11 @@ def write_scans(path: str | Path, scans: Iterable[ScanRow]) -> None:
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    with draft.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         for row in rows:
             writer.writerow([f"{x:.6f}".rstrip("0").rstrip(".") if isinstance(x, float) else x for x in row])
-    draft.replace(path)
 
 
 def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[dict[str, str], str]]:

@@ -3,7 +3,6 @@
 Must not know what is in them beyond tensors, numbers, strings, lists and dicts.
 """
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,14 @@ import torch
 from torch import Tensor
 
 from carina.errors import TrainingError
+from carina.replacing import replacing
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write under a temporary name, then rename: a killed run leaves the previous checkpoint whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
+    with replacing(path, durable=True) as draft, draft.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ networks are trained.
 
 import hashlib
 import math
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,7 @@ from torch import nn
 from carina.ct.preprocess import Preprocessing
 from carina.errors import WeightsError
 from carina.models.build import Spec, build
+from carina.replacing import replacing
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,5 @@ def _both(path: Path) -> tuple[Path, Path]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with replacing(path) as draft:
+        draft.write_bytes(content)

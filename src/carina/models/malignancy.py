@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from carina.errors import WeightsError
+from carina.replacing import replacing
 
 Scale: TypeAlias = Literal["log", "linear"]
 
@@ -153,9 +154,8 @@ class DiameterRule(msgspec.Struct, frozen=True, tag_field="kind", tag="diameter-
 
     def save(self, path: Path) -> None:
         """Write the rule as an indented JSON card; an existing file is replaced whole or not at all."""
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
-        temporary.replace(path)
+        with replacing(path) as draft:
+            draft.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> "DiameterRule":

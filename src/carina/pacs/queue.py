@@ -30,6 +30,7 @@ import msgspec
 from carina.errors import CarinaError, UsageError
 from carina.pacs.audit import Audit
 from carina.pacs.secret import Secret
+from carina.replacing import replacing
 
 State = Literal["receiving", "analysing", "sending", "done", "failed"]
 
@@ -164,7 +165,7 @@ class Queue:
         self._lock = threading.Lock()
         for study in self.studies():
             shutil.rmtree(study.folder / "work", ignore_errors=True)
-            for part in study.images.glob("*/*.part"):
+            for part in study.folder.rglob("*.part"):
                 part.unlink()
 
     def close(self) -> None:
@@ -242,14 +243,5 @@ def studies_of(root: Path) -> Iterator[Study]:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that appears whole and is on disk when this returns."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replacing(path, durable=True) as draft:
+        draft.write_bytes(data)

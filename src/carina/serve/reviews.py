@@ -3,13 +3,13 @@
 Kept beside the report, which itself never changes. Must not know HTTP or the list of jobs.
 """
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from carina.replacing import replacing
 from carina.serve.problems import ProblemError
 
 
@@ -74,10 +74,8 @@ def keep_review(body: bytes, folder: Path) -> None:
     Raises:
         ProblemError: the folder cannot be written.
     """
-    draft = folder / f".{FILE}.{os.getpid()}"
     try:
-        draft.write_bytes(msgspec.json.format(body, indent=2) + b"\n")
-        draft.replace(folder / FILE)
+        with replacing(folder / FILE) as draft:
+            draft.write_bytes(msgspec.json.format(body, indent=2) + b"\n")
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise ProblemError("no-space", f"the report's folder cannot be written: {error.strerror}") from error

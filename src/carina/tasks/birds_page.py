@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from carina.data.pictures import Pictures
+from carina.replacing import replacing
 from carina.tasks.birds import BirdsResult
 
 _STYLE = """
@@ -53,9 +54,8 @@ def write_wrong(test: Pictures, result: BirdsResult, path: Path, most: int = 240
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
         f"<body><h1>{escape(title)}</h1><ul>\n" + "\n".join(items) + "\n</ul></body></html>\n"
     )
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as draft:
+        draft.write_text(page, encoding="utf-8")
     return path
 
 

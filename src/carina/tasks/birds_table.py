@@ -18,6 +18,7 @@ from jaxtyping import Bool
 from carina.data.pictures import Pictures
 from carina.errors import UsageError
 from carina.learn.provenance import command_line, hardware, source_revision
+from carina.replacing import replacing
 from carina.tasks.birds import BirdsResult, settings_of, train_birds
 from carina.tasks.birds_page import write_wrong
 
@@ -185,6 +186,5 @@ def _with_known_time(result: BirdsResult, path: Path) -> BirdsResult:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from carina.errors import InputError
 from carina.learn.batches import Batches
+from carina.replacing import replacing
 
 HELD_OUT = "held_out.csv"
 """Name of the file in a run's folder."""
@@ -59,13 +60,11 @@ class HeldOut:
 
     def write(self, run_dir: Path) -> None:
         """Write ``held_out.csv`` into a run's folder; an older one is replaced whole or not at all."""
-        draft = run_dir / f".{HELD_OUT}.part"
-        with draft.open("w", newline="", encoding="utf-8") as file:
+        with replacing(run_dir / HELD_OUT) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("seriesuid", *self.columns))
             for uid, row in zip(self.series_uid, self.values.tolist(), strict=True):
                 writer.writerow((uid, *(f"{value:.9g}" for value in row)))
-        draft.replace(run_dir / HELD_OUT)
 
     @classmethod
     def read(cls, run_dir: Path) -> "HeldOut":

@@ -26,6 +26,7 @@ from carina.learn.processes import first_process
 from carina.models.build import Spec, build
 from carina.models.card import Calibration, Card, load_model, save_model
 from carina.models.nodule import NoduleNet
+from carina.replacing import replacing
 from carina.tasks.candidates import (
     Candidates,
     CandidateSettings,
@@ -93,8 +94,7 @@ class Rated:
 
     def write(self, path: Path) -> None:
         """Write a table that serves ``carina evaluate malignancy`` both as outcomes and as predictions."""
-        draft = path.with_name(f".{path.name}.part")
-        with draft.open("w", newline="") as file:
+        with replacing(path) as draft, draft.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             place = ["coordX", "coordY", "coordZ"]
             writer.writerow(["seriesuid", *place, "diameter_mm", "mal_bool", "probability", "p_malignant"])
@@ -103,7 +103,6 @@ class Rated:
             ):
                 place = [f"{c:.4f}" for c in center]
                 writer.writerow([uid, *place, f"{diameter:.4f}", bool(malignant), 1, f"{p:.6f}"])
-        draft.replace(path)
 
 
 def freeze(network: NoduleNet, depth: int) -> None:

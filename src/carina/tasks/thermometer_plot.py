@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from carina.errors import UsageError
+from carina.replacing import replacing
 from carina.tasks.thermometer import CELSIUS, UNKNOWN, Solution
 
 
@@ -33,7 +34,7 @@ def draw_fit(solution: Solution, path: Path) -> Path:
         axes.plot(readings[held].numpy(), truth[held].numpy(), "s", color="#b4541a", label="held out")
     axes.set(xlabel="reading on the unknown scale", ylabel="degrees Celsius")
     axes.legend(frameon=False)
-    temporary = path.with_name(f".{path.name}.part")
-    figure.savefig(temporary, format=path.suffix.lstrip("."), metadata={"Date": None} if path.suffix == ".svg" else {})
-    temporary.replace(path)
+    metadata = {"Date": None} if path.suffix == ".svg" else {}
+    with replacing(path) as draft:
+        figure.savefig(draft, format=path.suffix.lstrip("."), metadata=metadata)
     return path
