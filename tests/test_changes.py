@@ -1,3 +1,5 @@
+"""Changes of a CT that a robustness table is made of: each does what its name says, and truth moves along."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Synthetic cohorts: the LUNA16 layout, whole scans or none, the same from the same seed."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Two detectors on the same resamples of the scans."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""The C++ programs: built against the installed PyTorch, and equal to Python on the same files."""
+"""The C++ programs (M43, M44): built against the installed PyTorch, and equal to Python on the same files."""
 
 import json
 import os

@@ -1,3 +1,5 @@
+"""ROC, precision-recall and reliability, and the figures of a confusion table (M34)."""
+
 import itertools
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""`carina evaluate`: what each protocol prints and writes, and what it refuses."""
+
 import csv
 import json
 import re

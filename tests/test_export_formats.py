@@ -1,4 +1,4 @@
-"""Every format: written, loaded, equal, quiet; the manifest says what the files are."""
+"""Every format (M41, M42, M45): written, loaded, equal, quiet; the manifest says what the files are."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The model repository and the Open Inference Protocol."""
+"""The model repository and the Open Inference Protocol (M46)."""
 
 import json
 import re

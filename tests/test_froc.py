@@ -1,3 +1,5 @@
+"""FROC by LUNA16's rules, against loops over every threshold and published detections (M38)."""
+
 import numpy as np
 import pytest
 from hypothesis import given

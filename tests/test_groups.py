@@ -1,3 +1,5 @@
+"""Sensitivity by size and type, and the failures that a gallery shows."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Nodules in any CT: volume and mask as stated, what lies beyond untouched, the scan's noise kept."""
+
 from functools import lru_cache
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The rule of size: fitted out of fold, compared with a network, and what its card says."""
+
 import json
 from importlib.resources import as_file, files
 

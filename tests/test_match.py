@@ -1,3 +1,5 @@
+"""Which detection hits which nodule, against plain loops."""
+
 import numpy as np
 import pytest
 from hypothesis import given

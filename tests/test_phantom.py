@@ -1,3 +1,5 @@
+"""The chest phantom: anatomy, exact truth, the same from the same seed."""
+
 import numpy as np
 import pytest
 from scipy import ndimage

@@ -1,3 +1,5 @@
+"""What became of every nodule, in a table of whole cohorts (M38)."""
+
 from dataclasses import replace
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""What readers' ratings add to the rule of size."""
+
 import sqlite3
 from contextlib import closing
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Masks scored by voxel and by nodule, against plain loops."""
+
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Batches across requests: sizes, waiting, bounds, deadlines, and requests that go away."""
+"""Batches across requests (M40): sizes, waiting, bounds, deadlines, and requests that go away."""
 
 import asyncio
 import threading

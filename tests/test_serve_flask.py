@@ -1,4 +1,4 @@
-"""The WSGI form behind a real WSGI server."""
+"""The WSGI form behind a real WSGI server (M39)."""
 
 import tempfile
 import threading

@@ -1,3 +1,5 @@
+"""The atlas of nodule shapes: built from reader outlines, split by patient."""
+
 import sqlite3
 from itertools import pairwise
 from pathlib import Path

@@ -88,8 +88,10 @@ def test_an_empty_phantom_gives_at_most_two_findings(detector: Detector) -> None
 @pytest.mark.data
 def test_the_luna16_nodule_is_the_first_finding(detector: Detector, lidc_0001: Path) -> None:
     findings = detector.detect(lidc_0001).report.findings
+    distance_mm = np.linalg.norm(np.subtract(findings[0].center_lps, LUNA_CENTER))
+    print(f"LIDC-IDRI-0001: {[round(f.p_nodule, 3) for f in findings]}, {distance_mm:.1f} mm off")
     assert len(findings) <= 2
-    assert hits(findings[0], LUNA_CENTER, LUNA_DIAMETER_MM)
+    assert distance_mm < 2
     assert findings[0].diameter_mm == pytest.approx(LUNA_DIAMETER_MM, abs=3)
 
 

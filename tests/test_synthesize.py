@@ -1,3 +1,5 @@
+"""`carina synthesize`: backgrounds, known lesions, look-alikes, and what it refuses."""
+
 import json
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The viewer in a real browser over a real server: a nodule in three planes, and a person's word on it (M40)."""
+"""The viewer in a real browser over a real server: a nodule in three planes, and a person's word on it."""
 
 import io
 import json
