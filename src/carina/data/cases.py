@@ -217,10 +217,9 @@ def _known(root: Path, cases: Iterable[Case], tables: Tables) -> Iterator[Case]:
         uid: np.array([c.center_lps for c in group if not c.is_nodule], np.float64).reshape(-1, 3)
         for uid, group in _by_series(partial(read_candidates, any_name=True), candidates, tables.candidates).items()
     }
-    excluded = _by_series(
-        partial(read_annotations, any_name=True), folder / "annotations_excluded.csv", tables.excluded
-    )
-    ratings = _by_series(read_malignancy, folder / "annotations_with_malignancy.csv", tables.malignancy)
+    excluded = _by_series(read, folder / "annotations_excluded.csv", tables.excluded)
+    rated = folder / "annotations_with_malignancy.csv"
+    ratings = _by_series(partial(read_malignancy, any_name=True), rated, tables.malignancy)
     rows = _by_series(partial(read_scans, any_name=True), folder / "scans.csv", None)
     patients = read_patients(tables.lidc_sqlite) if tables.lidc_sqlite else {}
     for case in cases:
