@@ -21,12 +21,13 @@ from carina.data.batches import cut_batch
 from carina.data.cases import Tables, find_cases
 from carina.data.prepare import key_of, prepare, remove_stale
 from carina.data.sampling import CropList
-from carina.data.store import IGNORE, MANIFEST, Scan, Store
+from carina.data.store import MANIFEST, Scan, Store
 from carina.data.truth import draw_truth, grow_nodule
 from carina.errors import InputError, UsageError
 from carina.geometry import Geometry
 from carina.io import write_image
 from carina.io.luna import (
+    IGNORE,
     Annotation,
     Candidate,
     ScanRow,

@@ -32,9 +32,6 @@ from carina.geometry import Geometry, Shape3, Vector3
 FORMAT = 1
 """Version of the layout above; part of every key."""
 
-IGNORE = 255
-"""Label of voxels that neither train nor score: regions of unknown truth, and what lies outside of a scan."""
-
 MANIFEST = "manifest.json"
 RECORD = "scan.json"
 
@@ -46,7 +43,7 @@ class Nodule:
     """A nodule of a prepared scan.
 
     Attributes:
-        label: its value in the label map, 1 to 200.
+        label: its value in the label map, 1 to ``MOST_NODULES`` (``carina.io.luna``).
         center_zyx: fractional index on the scan's grid.
         diameter_mm: as annotated.
         volume_mm3: as annotated, else of its voxels in the label map.
