@@ -363,9 +363,20 @@ def test_manifests_of_other_versions_and_damaged_ones_are_refused(store, tmp_pat
     (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "format": 99}))
     with pytest.raises(InputError, match="format 99"):
         Store(tmp_path)
-    (tmp_path / MANIFEST).write_text("{")
-    with pytest.raises(InputError, match="cannot read"):
-        Store(tmp_path)
+    for damaged in (b"{", b'{"format": "\xff"}'):
+        (tmp_path / MANIFEST).write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot read"):
+            Store(tmp_path)
+
+
+def test_damaged_files_of_a_scan_are_refused(tmp_path):
+    (tmp_path / "scan.json").write_bytes(b'{"key": "\xff"}')
+    with pytest.raises(InputError, match="holds no prepared scan"):
+        Scan.from_folder(tmp_path)
+    scan = Scan("key", "1.2", "p", "", None, 1.0, 4.0, (1, 1, 1), ((1.0,) * 4,) * 4, (), folder=str(tmp_path))
+    (tmp_path / "hu.npy").touch()
+    with pytest.raises(InputError, match=r"cannot read .*hu\.npy"):
+        scan.hu()
 
 
 def test_folder_of_images_with_a_table_elsewhere(cohort, tmp_path):
