@@ -36,6 +36,7 @@ from carina.io.luna import (
     write_scans,
 )
 from carina.volume import Source, Volume
+from io_samples import edit_all, small_series
 
 GRID = Geometry.from_axes((76, 80, 118), spacing_zyx_mm=(2.5, 2.0, 2.0), origin_lps=(-117.0, -79.0, -900.0))
 SETTINGS = Preprocessing(spacing_zyx_mm=(2.5, 2.0, 2.0))
@@ -404,6 +405,31 @@ def test_scans_may_go_by_the_names_of_their_files(tmp_path):
     (tmp_path / "annotations.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\ncase one,-55,0,-800,12\n")
     (scan,) = prepare([tmp_path], tmp_path / "store", preprocessing=SETTINGS).scans
     assert (scan.series_uid, scan.patient_id, len(scan.nodules)) == ("case one", "case one", 1)
+
+
+def test_every_table_may_name_a_scan_by_its_file(tmp_path):
+    (tmp_path / "SCAN.NII.GZ").touch()
+    for name, columns in (
+        ("annotations.csv", "diameter_mm"),
+        ("annotations_excluded.csv", "diameter_mm"),
+        ("annotations_with_malignancy.csv", "diameter_mm,mal_bool"),
+        ("candidates.csv", "class"),
+    ):
+        more = ",".join("1" for _ in columns.split(","))
+        (tmp_path / name).write_text(f"seriesuid,coordX,coordY,coordZ,{columns}\nSCAN,1,2,3,{more}\n")
+    ((case,), _) = find_cases([tmp_path])
+    assert (len(case.nodules), len(case.excluded), len(case.negatives_lps)) == (1, 1, 0)
+    assert [row.malignant for row in case.malignancy] == [True]
+
+
+def test_a_folder_of_several_patients_is_refused_without_naming_them(tmp_path):
+    small_series(tmp_path / "a", uid="1.2.3.1")
+    edit_all(small_series(tmp_path / "b", uid="1.2.3.2"), PatientID="another")
+    for file in sorted((tmp_path / "b").iterdir()):
+        file.rename(tmp_path / "a" / f"b-{file.name}")
+    cases, refused = find_cases([tmp_path / "a"])
+    assert cases == []
+    assert refused == {str(tmp_path / "a"): "2 CT series that cannot be told apart, of several patients"}
 
 
 def test_dicom_series_are_found_by_their_uid(tmp_path, cohort):
