@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from carina.data.augment import AugmentSettings, Parameters, apply, draw
-from carina.data.store import IGNORE
 from carina.errors import UsageError
+from carina.io.luna import IGNORE
 
 SPACING = (1.5, 1.0, 1.0)
 OFF = AugmentSettings.off()

@@ -9,7 +9,6 @@ from carina.cli.phantom import Phantom, empty_scans, scan_seeds
 from carina.data.cohort import (
     CohortScan,
     append_rows,
-    made_uid,
     recover,
     subset_of,
     write_images,
@@ -19,7 +18,7 @@ from carina.errors import InputError, UsageError
 from carina.geometry import Geometry
 from carina.io import LunaCohort, read_ct, read_image
 from carina.io.luna import Annotation, ScanRow
-from carina.io.uid import is_uid
+from carina.io.uid import is_uid, made_uid
 from carina.volume import Source, Volume
 
 GEOMETRY = Geometry.from_axes((20, 12, 10), spacing_zyx_mm=(2.5, 0.8, 0.8), origin_lps=(-31.5, 12.25, -200.0))

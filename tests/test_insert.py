@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from carina.data import distractors
-from carina.data.blend import IGNORE, Canvas, Tissue
+from carina.data.blend import Canvas, Tissue
 from carina.data.distractors import add_distractors
 from carina.data.insert import Inserted, draw_diameter, insert_nodule, insert_nodules
 from carina.data.shapes import load_shapes
 from carina.errors import InputError
 from carina.geometry import Geometry
+from carina.io.luna import IGNORE
 from carina.volume import Volume
 
 ATLAS = load_shapes().split("train")

@@ -11,7 +11,7 @@ from carina.io.luna import (
     Candidate,
     CandidateRecord,
     ScanRow,
-    match,
+    nodule_at,
     read_annotations,
     read_candidates,
     read_malignancy,
@@ -102,6 +102,21 @@ def test_malignancy_table(tmp_path):
     path.write_text(f'{columns}\n{UID},1,2,3,5,maybe,"[4]",1\n')
     with pytest.raises(InputError, match="mal_bool"):
         read_malignancy(path)
+    path.write_text(f'{columns}\n{UID},1,2,3,5,True,"[4, 12]",2\n')
+    with pytest.raises(InputError, match="line 2: mal_details"):
+        read_malignancy(path)
+
+
+def test_malignancy_without_ratings_and_by_the_name_of_a_file(tmp_path):
+    path = tmp_path / "table.csv"
+    rows = "".join(f"case one,1,2,3,5,{outcome}\n" for outcome in ("TRUE", "1", "false", "0"))
+    path.write_text(f"{HEAD},diameter_mm,mal_bool\n{rows}")
+    read = read_malignancy(path, any_name=True)
+    assert [(row.series_uid, row.malignant, row.ratings) for row in read] == [
+        ("case one", malignant, ()) for malignant in (True, True, False, False)
+    ]
+    with pytest.raises(InputError, match="'case one' is not a series UID"):
+        read_malignancy(path)
 
 
 def test_scans_of_a_partial_download(tmp_path):
@@ -132,9 +147,9 @@ def test_tables_that_are_not_there(tmp_path):
 
 def test_a_candidate_belongs_to_the_nearest_nodule_within_its_radius():
     near, far = Annotation(UID, (0.0, 0.0, 0.0), 10.0), Annotation(UID, (6.0, 0.0, 0.0), 10.0)
-    assert match((2.0, 0.0, 0.0), [far, near]) is near
-    assert match((4.0, 0.0, 0.0), [near, far]) is far
-    assert match((0.0, 6.0, 0.0), [near, far]) is None
+    assert nodule_at((2.0, 0.0, 0.0), [far, near]) is near
+    assert nodule_at((4.0, 0.0, 0.0), [near, far]) is far
+    assert nodule_at((0.0, 6.0, 0.0), [near, far]) is None
 
 
 def test_candidates_know_the_diameter_of_the_nodule_they_lie_in(tmp_path):

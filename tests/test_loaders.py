@@ -196,6 +196,7 @@ def test_standardised_columns_have_mean_0_and_deviation_1(tmp_path: Path) -> Non
     ("content", "says"),
     [
         ("a,b\n1,\n", "column 'b' has no value in row 2"),
+        ("a,b\n1,\n,2\n", "column 'b' has no value in row 2"),
         ("a,b\n", "no rows"),
         ("", "cannot be read as a table"),
         ("a,q\n1,2\n", "no column 'quality'"),

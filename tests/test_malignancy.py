@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from carina.data.split import every_nth
 from carina.errors import InputError, WeightsError
 from carina.evaluate.diameter_rule import fit_diameter_rule, held_out
-from carina.evaluate.malignancy import MalignancyTable, compare_with_size, read_malignancy, size_baseline
+from carina.evaluate.malignancy import MalignancyTable, compare_with_size, size_baseline
 from carina.evaluate.tables import Detections, read_series
+from carina.io.luna import Malignancy, read_malignancy
 from carina.models.malignancy import DiameterRule
 
 TEST_SCAN = "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192"
@@ -41,7 +42,7 @@ def luna(data_dir):
 
 @pytest.mark.data
 def test_the_diameter_alone_ranks_the_textbooks_split_as_published(luna):
-    table = read_malignancy(luna / "annotations_with_malignancy.csv")
+    table = MalignancyTable.of(read_malignancy(luna / "annotations_with_malignancy.csv"))
     split = every_nth(sorted(read_series(luna / "seriesuids.csv")), 10)[1]
     baseline = size_baseline(table, split)
     assert (baseline.n_scans, baseline.n_nodules, baseline.n_malignant) == (89, 154, 52)
@@ -53,7 +54,7 @@ def test_the_diameter_alone_ranks_the_textbooks_split_as_published(luna):
 def test_the_shipped_rule_is_the_fit_on_luna16_without_the_test_scan(luna):
     with as_file(files("carina") / "weights" / "malignancy.json") as path:
         shipped = DiameterRule.load(path)
-    table = read_malignancy(luna / "annotations_with_malignancy.csv")
+    table = MalignancyTable.of(read_malignancy(luna / "annotations_with_malignancy.csv"))
     fitted = fit_diameter_rule(table, exclude_series=[TEST_SCAN])
     assert TEST_SCAN not in shipped.evidence.series_uids
     assert (shipped.intercept, shipped.slope) == pytest.approx((fitted.intercept, fitted.slope), rel=1e-6)
@@ -212,5 +213,10 @@ def test_nodules_that_nothing_hit_are_counted_and_left_out():
 def test_an_outcome_that_is_neither_true_nor_false_is_refused(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("seriesuid,coordX,coordY,coordZ,diameter_mm,mal_bool\n1.1,0,0,0,5,maybe\n")
-    with pytest.raises(InputError, match="row 2: mal_bool"):
+    with pytest.raises(InputError, match="line 2: mal_bool"):
         read_malignancy(path)
+
+
+def test_a_nodule_without_a_diameter_is_refused_by_its_place():
+    with pytest.raises(InputError, match=r"1\.1: the nodule at \(1\.0, 2\.0, 3\.0\) mm has a diameter of 0 mm"):
+        MalignancyTable.of([Malignancy("1.1", (1.0, 2.0, 3.0), 0.0, True, ())])

@@ -19,11 +19,10 @@ from carina.ct.preprocess import PreparedScan, Preprocessing
 from carina.data.made_up_malignancy import FLIPPED, FROM_MM, RULE, label_cohort, rule_says
 from carina.data.store import FORMAT, Manifest, Store, write_manifest
 from carina.errors import InputError, TrainingError, UsageError
-from carina.evaluate.malignancy import read_malignancy
 from carina.findings import Finding
 from carina.geometry import Geometry
 from carina.hu import AIR, normalise
-from carina.io.luna import Annotation, write_annotations
+from carina.io.luna import Annotation, read_malignancy, write_annotations
 from carina.models.build import build
 from carina.models.card import Card, load_model, save_model
 from carina.pipeline.rate import load_malignancy, rate

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from carina.data.cohort import write_scan
-from carina.data.store import IGNORE
 from carina.errors import InputError
 from carina.evaluate.operating_point import Judged, calibrate, candidates, judge
 from carina.evaluate.present import present_operating_point
 from carina.geometry import Geometry
-from carina.io.luna import Annotation
+from carina.io.luna import IGNORE, Annotation
 from carina.volume import Source, Volume
 from froc_cohorts import detections, nodules
 

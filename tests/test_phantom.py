@@ -121,7 +121,7 @@ def test_uid_is_valid_and_follows_from_the_seed() -> None:
     uids = {phantom_uid(seed) for seed in range(300)}
     assert len(uids) == 300
     assert all(is_uid(uid) for uid in uids)
-    assert phantom_uid(5) == phantom_uid(5)
+    assert phantom_uid(5) == "2.25.41697887116278214958266888952717869406"
 
 
 def test_a_tree_reaches_every_tip_and_never_widens() -> None:

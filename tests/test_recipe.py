@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from carina.cli import main
-from carina.data.cohort import made_uid, write_scan
+from carina.data.cohort import write_scan
 from carina.io.luna import Annotation, read_candidates
+from carina.io.uid import made_uid
 from carina.models.card import load_card
 from carina.pipeline import Detector
 from carina.volume import Source

@@ -17,8 +17,9 @@ from carina.data.sampling import (
     nodule_crops,
     segmentation_crops,
 )
-from carina.data.store import IGNORE, Nodule, Scan
+from carina.data.store import Nodule, Scan
 from carina.errors import InputError, TrainingError
+from carina.io.luna import IGNORE
 
 SHAPE = (40, 50, 60)
 AFFINE = ((0.0, 0.0, 1.0, 0.0), (0.0, 1.0, 0.0, 0.0), (1.5, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))

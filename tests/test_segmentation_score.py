@@ -76,6 +76,14 @@ def test_a_scan_without_a_prediction_is_an_error(tmp_path):
         score_masks(tmp_path / "found", tmp_path / "truth")
 
 
+def test_masks_of_any_format_and_spelling_go_by_their_name(tmp_path):
+    geometry = Geometry.from_axes((2, 2, 2))
+    write_image(np.ones((2, 2, 2), np.uint8), geometry, tmp_path / "truth" / "SCAN.nii.gz")
+    (tmp_path / "truth" / "SCAN.nii.gz").rename(tmp_path / "truth" / "SCAN.NII.GZ")
+    write_image(np.ones((2, 2, 2), np.uint8), geometry, tmp_path / "found" / "SCAN" / "mask.mha")
+    assert [scan.name for scan in score_masks(tmp_path / "found", tmp_path / "truth").scans] == ["SCAN"]
+
+
 def test_masks_on_different_grids_are_refused(tmp_path):
     one = np.ones((2, 2, 2), np.uint8)
     write_image(one, Geometry.from_axes((2, 2, 2)), tmp_path / "truth" / "1.1.mha")

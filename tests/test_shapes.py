@@ -75,10 +75,26 @@ def test_missing_atlas_names_the_command(tmp_path: Path):
         load_shapes(tmp_path / "none.npz")
 
 
-def test_other_file_is_refused(tmp_path: Path):
-    (tmp_path / "other.npz").write_bytes(b"no atlas")
+@pytest.mark.parametrize("content", [b"no atlas", b"", b"PK\x03\x04 no archive"])
+def test_other_file_is_refused(tmp_path: Path, content: bytes):
+    (tmp_path / "other.npz").write_bytes(content)
     with pytest.raises(InputError, match="not a shape atlas"):
         load_shapes(tmp_path / "other.npz")
+
+
+def test_single_array_is_refused(tmp_path: Path):
+    np.save(tmp_path / "array.npy", ATLAS.diameter_mm)
+    with pytest.raises(InputError, match="not a shape atlas"):
+        load_shapes(tmp_path / "array.npy")
+
+
+@pytest.mark.parametrize(("place", "value"), [(60, 0), (400, 255)])
+def test_damaged_atlas_is_refused(tmp_path: Path, place: int, value: int):
+    content = bytearray(SHIPPED.read_bytes())
+    content[place] = value
+    (tmp_path / "damaged.npz").write_bytes(content)
+    with pytest.raises(InputError, match="not a shape atlas"):
+        load_shapes(tmp_path / "damaged.npz")
 
 
 def _circle(radius_px: float, center_px: tuple[float, float]) -> str:

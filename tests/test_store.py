@@ -21,12 +21,13 @@ from carina.data.batches import cut_batch
 from carina.data.cases import Tables, find_cases
 from carina.data.prepare import key_of, prepare, remove_stale
 from carina.data.sampling import CropList
-from carina.data.store import IGNORE, MANIFEST, Scan, Store
+from carina.data.store import MANIFEST, Scan, Store
 from carina.data.truth import draw_truth, grow_nodule
 from carina.errors import InputError, UsageError
 from carina.geometry import Geometry
 from carina.io import write_image
 from carina.io.luna import (
+    IGNORE,
     Annotation,
     Candidate,
     ScanRow,
@@ -35,6 +36,7 @@ from carina.io.luna import (
     write_scans,
 )
 from carina.volume import Source, Volume
+from io_samples import edit_all, small_series
 
 GRID = Geometry.from_axes((76, 80, 118), spacing_zyx_mm=(2.5, 2.0, 2.0), origin_lps=(-117.0, -79.0, -900.0))
 SETTINGS = Preprocessing(spacing_zyx_mm=(2.5, 2.0, 2.0))
@@ -362,9 +364,20 @@ def test_manifests_of_other_versions_and_damaged_ones_are_refused(store, tmp_pat
     (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "format": 99}))
     with pytest.raises(InputError, match="format 99"):
         Store(tmp_path)
-    (tmp_path / MANIFEST).write_text("{")
-    with pytest.raises(InputError, match="cannot read"):
-        Store(tmp_path)
+    for damaged in (b"{", b'{"format": "\xff"}'):
+        (tmp_path / MANIFEST).write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot read"):
+            Store(tmp_path)
+
+
+def test_damaged_files_of_a_scan_are_refused(tmp_path):
+    (tmp_path / "scan.json").write_bytes(b'{"key": "\xff"}')
+    with pytest.raises(InputError, match="holds no prepared scan"):
+        Scan.from_folder(tmp_path)
+    scan = Scan("key", "1.2", "p", "", None, 1.0, 4.0, (1, 1, 1), ((1.0,) * 4,) * 4, (), folder=str(tmp_path))
+    (tmp_path / "hu.npy").touch()
+    with pytest.raises(InputError, match=r"cannot read .*hu\.npy"):
+        scan.hu()
 
 
 def test_folder_of_images_with_a_table_elsewhere(cohort, tmp_path):
@@ -392,6 +405,31 @@ def test_scans_may_go_by_the_names_of_their_files(tmp_path):
     (tmp_path / "annotations.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\ncase one,-55,0,-800,12\n")
     (scan,) = prepare([tmp_path], tmp_path / "store", preprocessing=SETTINGS).scans
     assert (scan.series_uid, scan.patient_id, len(scan.nodules)) == ("case one", "case one", 1)
+
+
+def test_every_table_may_name_a_scan_by_its_file(tmp_path):
+    (tmp_path / "SCAN.NII.GZ").touch()
+    for name, columns in (
+        ("annotations.csv", "diameter_mm"),
+        ("annotations_excluded.csv", "diameter_mm"),
+        ("annotations_with_malignancy.csv", "diameter_mm,mal_bool"),
+        ("candidates.csv", "class"),
+    ):
+        more = ",".join("1" for _ in columns.split(","))
+        (tmp_path / name).write_text(f"seriesuid,coordX,coordY,coordZ,{columns}\nSCAN,1,2,3,{more}\n")
+    ((case,), _) = find_cases([tmp_path])
+    assert (len(case.nodules), len(case.excluded), len(case.negatives_lps)) == (1, 1, 0)
+    assert [row.malignant for row in case.malignancy] == [True]
+
+
+def test_a_folder_of_several_patients_is_refused_without_naming_them(tmp_path):
+    small_series(tmp_path / "a", uid="1.2.3.1")
+    edit_all(small_series(tmp_path / "b", uid="1.2.3.2"), PatientID="another")
+    for file in sorted((tmp_path / "b").iterdir()):
+        file.rename(tmp_path / "a" / f"b-{file.name}")
+    cases, refused = find_cases([tmp_path / "a"])
+    assert cases == []
+    assert refused == {str(tmp_path / "a"): "2 CT series that cannot be told apart, of several patients"}
 
 
 def test_dicom_series_are_found_by_their_uid(tmp_path, cohort):

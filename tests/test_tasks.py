@@ -16,8 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from carina.cli import main
 from carina.ct.preprocess import Preprocessing
 from carina.data.augment import AugmentSettings
-from carina.data.store import FORMAT, IGNORE, RECORD, Manifest, Nodule, Scan, Store, write_manifest
+from carina.data.store import FORMAT, RECORD, Manifest, Nodule, Scan, Store, write_manifest
 from carina.errors import TrainingError, UsageError
+from carina.io.luna import IGNORE
 from carina.learn import Batches, FitResult, FitSettings, fit
 from carina.models.build import build
 from carina.models.card import Card, DataSource, load_model, save_card

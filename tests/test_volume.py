@@ -30,6 +30,7 @@ def test_voxels_cannot_be_written() -> None:
         (Source(path="a/b/chest.nii.gz"), "chest"),
         (Source(path="a/1.2.3.mhd", series_uid="1.2.3"), "1.2.3"),
         (Source(path="a/v1.2.nrrd"), "v1.2"),
+        (Source(path="a/SCAN.NII.GZ"), "SCAN"),
         (Source(path="scans/case 7"), "case 7"),
         (Source(), "case"),
         (Source(path="a", series_uid="../victim"), ".._victim"),

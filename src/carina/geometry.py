@@ -134,3 +134,8 @@ def corners(shape_zyx: Shape3) -> Float64[np.ndarray, "8 3"]:
     """Indices of the centres of a grid's eight corner voxels."""
     steps = [(0.0, n - 1.0) for n in shape_zyx]
     return np.array(np.meshgrid(*steps, indexing="ij"), np.float64).reshape(3, -1).T
+
+
+def sphere_diameter(volume_mm3: float) -> float:
+    """Diameter in mm of the sphere of a volume."""
+    return float((6 * volume_mm3 / np.pi) ** (1 / 3))

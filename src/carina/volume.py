@@ -16,6 +16,27 @@ from carina.geometry import Geometry
 
 Format = Literal["dicom", "metaimage", "nifti", "nrrd", "memory"]
 
+FORMATS: dict[str, Format] = {
+    ".mhd": "metaimage",
+    ".mha": "metaimage",
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+    ".nrrd": "nrrd",
+    ".nhdr": "nrrd",
+}
+"""Endings of image files, in whatever case they are written, and the format behind each."""
+
+
+def ending_of(path: Path) -> str | None:
+    """The ending of an image file that Carina reads, None for any other file."""
+    name = path.name.lower()
+    return next((ending for ending in sorted(FORMATS, key=len, reverse=True) if name.endswith(ending)), None)
+
+
+def stem_of(path: Path) -> str:
+    """The name of an image file without its ending; any other name as it is."""
+    return path.name[: len(path.name) - len(ending_of(path) or "")]
+
 
 @dataclass(frozen=True)
 class SliceRef:
@@ -58,14 +79,11 @@ class Source:
 
     @property
     def case_id(self) -> str:
-        """A name for outputs: the series UID, else the file's name without its endings, else ``case``.
+        """A name for outputs: the series UID, else the file's name without its ending, else ``case``.
 
         It never leads out of a folder, whatever a file calls its series.
         """
-        name = self.series_uid or Path(self.path).name
-        if not self.series_uid:
-            for ending in (".gz", ".nii", ".mhd", ".mha", ".nrrd", ".nhdr"):
-                name = name.removesuffix(ending)
+        name = self.series_uid or stem_of(Path(self.path))
         name = re.sub(r"[/\\\x00-\x1f]", "_", name)
         return name if name.strip(".") else "case"
 

@@ -96,8 +96,8 @@ class Detect:
         return 1 if failures else 0
 
     def _one(self, text: str, detector: "Detector", formats: list[str], ledger: "_Ledger") -> dict[str, str]:
-        from carina.io.image import ending_of
         from carina.report import DICOM_FORMATS, write_report
+        from carina.volume import ending_of
 
         wanting = [name for name in DICOM_FORMATS if name in formats]
         if wanting and ending_of(Path(text)) is not None:

@@ -231,16 +231,17 @@ class Malignancy(_Output):
         from carina.data.lidc_ratings import read_rated_nodules
         from carina.data.split import every_nth
         from carina.evaluate.diameter_rule import fit_diameter_rule, held_out
-        from carina.evaluate.malignancy import compare_with_size, read_malignancy, size_baseline
+        from carina.evaluate.malignancy import MalignancyTable, compare_with_size, size_baseline
         from carina.evaluate.present_malignancy import present_size_baseline
         from carina.evaluate.rated_rule import fit_rated_rule
         from carina.evaluate.tables import read_detections_with, read_series
+        from carina.io.luna import read_malignancy
 
         if self.exclude_series and self.fit_rule is None:
             raise UsageError("--exclude-series says what a fit leaves out; give --fit-rule too")
         if self.lidc_sqlite is not None and self.fit_rule is None:
             raise UsageError("--lidc-sqlite adds to the card of a fit; give --fit-rule too")
-        table = read_malignancy(self.table)
+        table = MalignancyTable.of(read_malignancy(self.table, any_name=True))
         series = sorted(set(table.series_uid) if self.series is None else read_series(self.series))
         if self.every_nth != 1:
             series = every_nth(series, self.every_nth)[1]
@@ -293,13 +294,14 @@ class Pipeline(_Output):
 
     def run(self) -> None:
         """Score and show."""
-        from carina.evaluate.malignancy import read_malignancy
+        from carina.evaluate.malignancy import MalignancyTable
         from carina.evaluate.pipeline import read_reports, score_pipeline
         from carina.evaluate.present import present_pipeline
+        from carina.io.luna import read_malignancy
 
         score = score_pipeline(
             read_reports(self.reports),
-            read_malignancy(self.malignancy),
+            MalignancyTable.of(read_malignancy(self.malignancy, any_name=True)),
             threshold=self.threshold,
             malignancy_threshold=self.malignancy_threshold,
         )

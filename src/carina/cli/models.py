@@ -131,4 +131,6 @@ def _uids(text: str) -> list[str]:
         return [check_uid(text, "--series")]
     with path.open(encoding="utf-8-sig") as file:
         header = file.readline().split(",")
-    return read_columns(path, ["seriesuid"])["seriesuid"] if header[0].strip() == "seriesuid" else read_series(path)
+    if header[0].strip() == "seriesuid":
+        return read_columns(path, ["seriesuid"]).texts["seriesuid"]
+    return read_series(path)

@@ -39,11 +39,11 @@ class Robustness:
         from carina.data.shapes import load_shapes
         from carina.evaluate.robustness import present_robustness, robustness
         from carina.io import read_ct
-        from carina.io.luna import read_annotations
+        from carina.io.luna import MOST_NODULES, read_annotations
         from carina.pipeline import Detector
 
-        if not 0 <= self.nodules <= 200:
-            raise UsageError(f"--nodules {self.nodules}: expected 0 to 200")
+        if not 0 <= self.nodules <= MOST_NODULES:
+            raise UsageError(f"--nodules {self.nodules}: expected 0 to {MOST_NODULES}")
         volume = read_ct(self.input)
         known = [row for row in read_annotations(self.annotations) if row.series_uid == volume.source.series_uid]
         if not known:

@@ -47,13 +47,14 @@ class Synthesize:
         from tqdm import tqdm
 
         from carina.data.synthesize import Recipe, synthesize
+        from carina.io.luna import MOST_NODULES
 
         for name, (low, high) in {
             "--nodules-per-scan": self.nodules_per_scan,
             "--distractors-per-scan": self.distractors_per_scan,
         }.items():
-            if not 0 <= low <= high <= 200:
-                raise UsageError(f"{name} {low} {high}: expected two numbers, 0 <= first <= second <= 200")
+            if not 0 <= low <= high <= MOST_NODULES:
+                raise UsageError(f"{name} {low} {high}: expected two numbers, 0 <= first <= second <= {MOST_NODULES}")
         scans = self.scans or len(self.backgrounds)
         recipe = Recipe(
             self.output, self.seed, self.nodules_per_scan, self.distractors_per_scan, self.shapes, self.atlas

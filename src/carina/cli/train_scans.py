@@ -210,8 +210,9 @@ class Malignancy(_Common):
 
     def run(self) -> None:
         """Prepare where needed, fine-tune, calibrate, write the weights, and compare with the diameter alone."""
-        from carina.evaluate.malignancy import compare_with_size, read_malignancy
+        from carina.evaluate.malignancy import MalignancyTable, compare_with_size
         from carina.evaluate.tables import read_detections_with
+        from carina.io.luna import read_malignancy
         from carina.models.card import save_card
         from carina.tasks.malignancy import RATED, train_malignancy
         from carina.tasks.preset import load_preset
@@ -225,7 +226,7 @@ class Malignancy(_Common):
         done = self._train(train_malignancy, settings)
         if done is None or not (self.output / RATED).is_file():
             return
-        table = read_malignancy(self.output / RATED)
+        table = MalignancyTable.of(read_malignancy(self.output / RATED, any_name=True))
         against = compare_with_size(table, table.series_uid, *read_detections_with(self.output / RATED, "p_malignant"))
         low, high = against.gain_interval
         gain = {"auc_gain_low": low, "auc_gain_high": high}

@@ -8,8 +8,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
-from carina.data.store import IGNORE
 from carina.geometry import Shape3
+from carina.io.luna import IGNORE
 
 
 class AffineMap:

@@ -13,9 +13,10 @@ from jaxtyping import Int16, Int64, UInt8
 from torch import Tensor
 
 from carina.data.sampling import CropList
-from carina.data.store import IGNORE, Scan
+from carina.data.store import Scan
 from carina.geometry import Shape3
 from carina.hu import AIR
+from carina.io.luna import IGNORE
 
 
 @dataclass(frozen=True, eq=False)

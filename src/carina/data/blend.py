@@ -15,10 +15,8 @@ from scipy import ndimage
 
 from carina.errors import InputError
 from carina.geometry import Geometry, Vector3
+from carina.io.luna import IGNORE
 from carina.volume import Volume
-
-IGNORE = 255
-"""Label of voxels that are neither trained on nor scored."""
 
 GAP_MM = 2.5
 """Widest gap between a lung mask and the wall that bodies may fill."""

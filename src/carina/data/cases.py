@@ -19,7 +19,7 @@ from jaxtyping import Float64
 
 from carina.data.lidc import read_patients
 from carina.errors import InputError
-from carina.io.image import ending_of, series_uid_of
+from carina.io.image import series_uid_of
 from carina.io.luna import (
     Annotation,
     Candidate,
@@ -32,6 +32,8 @@ from carina.io.luna import (
     read_scans,
 )
 from carina.io.read import list_series
+from carina.io.series import why_none
+from carina.volume import ending_of, stem_of
 
 _NO_SCAN = {".csv", ".json", ".txt", ".md", ".xml", ".raw", ".zraw", ".sqlite", ".html", ".pdf"}
 """Endings of files that lie beside scans and are none."""
@@ -118,7 +120,7 @@ class Case:
             yield from (f for f in self.path.rglob("*") if f.is_file())
         else:
             # The voxels may lie in a second file beside the header.
-            beside = (self.path.with_name(_stem(self.path) + ending) for ending in (".raw", ".zraw", ".raw.gz"))
+            beside = (self.path.with_name(stem_of(self.path) + ending) for ending in (".raw", ".zraw", ".raw.gz"))
             yield from (f for f in (self.path, *beside) if f.is_file())
         if self.mask is not None:
             yield self.mask
@@ -184,7 +186,7 @@ def _dicom_case(folder: Path, files: list[Path], refused: dict[str, str]) -> Ite
         return
     chosen = [s for s in series if s.chosen]
     if not chosen:
-        refused[str(folder)] = "; ".join(s.verdict for s in series)
+        refused[str(folder)] = why_none(series)
     for s in chosen:
         yield Case(s.series_uid or folder.name, folder, is_dicom=s.series_uid is not None)
 
@@ -195,13 +197,9 @@ def _subset_of(folder: Path) -> int | None:
     return int(number) if folder.name.startswith("subset") and number.isdigit() else None
 
 
-def _stem(path: Path) -> str:
-    return path.name[: len(path.name) - len(ending_of(path) or "")]
-
-
 def _name(path: Path) -> str:
     """The series UID in a file's name, else the name without its ending."""
-    return series_uid_of(path) or _stem(path)
+    return series_uid_of(path) or stem_of(path)
 
 
 def _known(root: Path, cases: Iterable[Case], tables: Tables) -> Iterator[Case]:
@@ -217,10 +215,9 @@ def _known(root: Path, cases: Iterable[Case], tables: Tables) -> Iterator[Case]:
         uid: np.array([c.center_lps for c in group if not c.is_nodule], np.float64).reshape(-1, 3)
         for uid, group in _by_series(partial(read_candidates, any_name=True), candidates, tables.candidates).items()
     }
-    excluded = _by_series(
-        partial(read_annotations, any_name=True), folder / "annotations_excluded.csv", tables.excluded
-    )
-    ratings = _by_series(read_malignancy, folder / "annotations_with_malignancy.csv", tables.malignancy)
+    excluded = _by_series(read, folder / "annotations_excluded.csv", tables.excluded)
+    rated = folder / "annotations_with_malignancy.csv"
+    ratings = _by_series(partial(read_malignancy, any_name=True), rated, tables.malignancy)
     rows = _by_series(partial(read_scans, any_name=True), folder / "scans.csv", None)
     patients = read_patients(tables.lidc_sqlite) if tables.lidc_sqlite else {}
     for case in cases:

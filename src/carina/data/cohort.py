@@ -29,9 +29,6 @@ from carina.io import luna, write_dicom, write_image
 from carina.replacing import replacing
 from carina.volume import Volume
 
-IGNORE = 255
-"""Value of a mask's voxels that are neither trained on nor scored."""
-
 
 @dataclass(frozen=True)
 class CohortScan:
@@ -46,12 +43,6 @@ class CohortScan:
     row: luna.ScanRow
     nodules: tuple[luna.Annotation, ...]
     negatives_lps: tuple[Vector3, ...]
-
-
-def made_uid(*parts: object) -> str:
-    """A series UID of the 2.25 root (PS3.5 B.2) that depends on ``parts`` alone."""
-    text = "/".join(str(part) for part in parts)
-    return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], 'big')}"
 
 
 def subset_of(patient_id: str) -> int:

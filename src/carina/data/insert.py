@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from scipy import ndimage
 
-from carina.data.blend import IGNORE, Canvas, FineGrid, Tissue
+from carina.data.blend import Canvas, FineGrid, Tissue
 from carina.data.random_forms import random_rotation, smooth_noise
 from carina.data.shapes import SIDE, VOXELS_PER_DIAMETER, ShapeAtlas
 from carina.geometry import Vector3
+from carina.io.luna import IGNORE, MOST_NODULES
 
 NoduleType = Literal["solid", "part-solid", "ground-glass", "calcified"]
 Site = Literal["free", "pleural", "vascular"]
@@ -120,7 +121,7 @@ def insert_nodules(
     Args:
         canvas: the CT, changed in place: its HU, and its labels (k for the k-th nodule, 255 for what to ignore).
         atlas: shapes to draw from.
-        count: how many to insert, at most 200.
+        count: how many to insert, at most ``MOST_NODULES``.
         rng: source of all randomness.
         attempts: places tried for each nodule.
 
@@ -130,7 +131,7 @@ def insert_nodules(
     places = find_places(canvas)
     inserted: list[Inserted] = []
     # The largest first: later there would be no room for them.
-    for diameter in sorted((draw_diameter(atlas, rng) for _ in range(min(count, 200))), reverse=True):
+    for diameter in sorted((draw_diameter(atlas, rng) for _ in range(min(count, MOST_NODULES))), reverse=True):
         shares = TYPES if diameter >= 5 else SMALL_TYPES
         kind = list(shares)[rng.choice(len(shares), p=list(shares.values()))]
         # No place is as far from the border as a mass is wide.

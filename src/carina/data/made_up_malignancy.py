@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from carina.data.cohort import made_uid
 from carina.errors import InputError
 from carina.io.luna import Annotation, Malignancy, read_annotations, write_malignancy
+from carina.io.uid import made_uid
 
 FROM_MM = {"part-solid": 5.0, "solid": 10.0, "ground-glass": 18.0}
 """Diameter in mm from which on a nodule of each type is called malignant; other types never are."""

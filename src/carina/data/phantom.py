@@ -6,7 +6,6 @@
 Must not know files or networks.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from carina.data.phantom_scanner import Kernel, Protocol, draw_protocol
 from carina.data.phantom_trees import draw_tubes
 from carina.errors import UsageError
 from carina.geometry import Geometry, Vector3
+from carina.io.uid import made_uid
 from carina.volume import Source, Volume
 
 
@@ -70,9 +70,8 @@ class Phantom:
 
 
 def phantom_uid(seed: int) -> str:
-    """A valid DICOM UID that follows from the seed (PS3.5 B.2: ``2.25.`` and a 128-bit number)."""
-    digest = hashlib.sha256(f"carina phantom {seed}".encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+    """The series UID of the phantom of a seed."""
+    return made_uid(f"carina phantom {seed}")
 
 
 def make_phantom(

@@ -15,6 +15,7 @@ from carina.data.phantom_lung import LungTrees, sample
 from carina.data.phantom_nodules import Lesion, Place, draw_band, draw_diameter, draw_nodule, draw_plaque
 from carina.data.phantom_scanner import Protocol
 from carina.errors import UsageError
+from carina.geometry import sphere_diameter
 
 PLACES: tuple[Place, ...] = ("free", "pleural", "vascular")
 PLACE_SHARES = (0.52, 0.28, 0.20)
@@ -47,7 +48,7 @@ class Placed:
     @property
     def diameter_mm(self) -> float:
         """Diameter of the sphere of the same volume."""
-        return float((6 * self.volume_mm3 / np.pi) ** (1 / 3))
+        return sphere_diameter(self.volume_mm3)
 
 
 def render(

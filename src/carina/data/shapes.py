@@ -8,6 +8,8 @@ Must not know CT volumes or how shapes are drawn into them (``carina.data.insert
 """
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +29,9 @@ SIDE = 40
 
 VOXELS_PER_DIAMETER = 17.0
 """Voxels that the equivalent diameter of a shape spans in its cube."""
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and its zip archive raise where a file was cut short, has wrong bytes or is something else."""
 
 SHIPPED = Path(__file__).with_name("shapes.npz")
 
@@ -126,7 +131,8 @@ def load_shapes(path: Path | None = None) -> ShapeAtlas:
     """
     path = path or SHIPPED
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # NumPy leaves a file open that it opened itself and that turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             return ShapeAtlas(
                 stored["masks"],
@@ -139,7 +145,7 @@ def load_shapes(path: Path | None = None) -> ShapeAtlas:
             )
     except FileNotFoundError:
         raise InputError(f"no shape atlas at {path}; `carina atlas` builds one") from None
-    except (KeyError, ValueError, OSError) as error:
+    except _DAMAGE as error:
         raise InputError(f"{path} is not a shape atlas: {error}") from error
 
 

@@ -32,9 +32,6 @@ from carina.replacing import replacing
 FORMAT = 1
 """Version of the layout above; part of every key."""
 
-IGNORE = 255
-"""Label of voxels that neither train nor score: regions of unknown truth, and what lies outside of a scan."""
-
 MANIFEST = "manifest.json"
 RECORD = "scan.json"
 
@@ -46,13 +43,13 @@ class Nodule:
     """A nodule of a prepared scan.
 
     Attributes:
-        label: its value in the label map, 1 to 200.
+        label: its value in the label map, 1 to ``MOST_NODULES`` (``carina.io.luna``).
         center_zyx: fractional index on the scan's grid.
         diameter_mm: as annotated.
         volume_mm3: as annotated, else of its voxels in the label map.
         type: what it is made of.
         malignancy: 1.0 malignant, 0.0 benign, None where nobody said or the readers were undecided.
-        reader_malignancy: the readers' ratings, 1 (unlikely) to 5 (likely); empty unless from LIDC-IDRI.
+        reader_malignancy: the readers' ratings, 1 (unlikely) to 5 (likely); empty where none are known.
     """
 
     label: int
@@ -156,7 +153,7 @@ class Scan:
         try:
             # A plain view of the map: slicing an np.memmap costs several times as much.
             return np.asarray(np.load(path, mmap_mode="r").view(np.ndarray))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:  # EOFError: an empty file
             raise InputError(f"cannot read {path} of the prepared store: {error}; prepare it again") from error
 
     def __getstate__(self) -> dict[str, object]:
@@ -176,7 +173,7 @@ class Scan:
         """
         try:
             record = msgspec.json.decode((folder / RECORD).read_bytes(), type=cls)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError) as error:  # other JSON, or bytes that are not UTF-8
             raise InputError(f"{folder} holds no prepared scan of this version: {error}") from error
         return replace(record, folder=str(folder))
 
@@ -223,7 +220,7 @@ class Store:
                 f"{folder} is no finished prepared store (no {MANIFEST}); run `carina prepare DATA -o {folder}` "
                 "(again, if it was stopped: it goes on where it was)"
             ) from None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError) as error:  # other JSON, or bytes that are not UTF-8
             raise InputError(f"cannot read {path}: {error}; run `carina prepare` again") from error
         if manifest.format != FORMAT:
             raise InputError(

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float64
 
 from carina.ct.lungs import find_lungs
 from carina.data.blend import Canvas
-from carina.data.cohort import CohortScan, append_rows, made_uid, write_images
+from carina.data.cohort import CohortScan, append_rows, write_images
 from carina.data.distractors import add_distractors
 from carina.data.insert import insert_nodules
 from carina.data.known_lesions import KnownLesions, Sphere, boxes_lps, lesion_mask, read_known_lesions
@@ -28,6 +28,7 @@ from carina.data.shapes import ShapeAtlas, Split, load_shapes
 from carina.errors import InputError, UsageError
 from carina.io.luna import Annotation, ScanRow
 from carina.io.read import read_ct
+from carina.io.uid import made_uid
 from carina.volume import Source, Volume
 
 log = logging.getLogger(__name__)

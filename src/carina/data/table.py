@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float32, Int64
@@ -78,10 +79,11 @@ def read_frame(path: str | Path, separator: str | None = None, *, dates: Sequenc
         raise InputError(f"{path} cannot be read as a table with a header line ({error})") from error
     if frame.empty:
         raise InputError(f"{path} holds a header and no rows")
-    holes = frame.isna()
-    if holes.any(axis=None):
-        row, column = holes.to_numpy().nonzero()[0][0], frame.columns[holes.any()][0]
-        raise InputError(f"{path}: column {column!r} has no value in row {row + 2}; fill it or leave the row out")
+    holes = np.argwhere(frame.isna().to_numpy())
+    if len(holes):
+        row, column = holes[0]
+        name = frame.columns[column]
+        raise InputError(f"{path}: column {name!r} has no value in row {row + 2}; fill it or leave the row out")
     return frame
 
 

@@ -18,14 +18,11 @@ from carina.ct.preprocess import PreparedScan
 from carina.ct.resample import sample_planes
 from carina.data.cases import Case
 from carina.data.lidc import find_nodules, read_scan
-from carina.data.store import IGNORE, Nodule, NoduleType
+from carina.data.store import Nodule, NoduleType
 from carina.errors import InputError
 from carina.geometry import Geometry, Vector3
 from carina.io.image import read_image
-from carina.io.luna import Annotation, match
-
-MOST_NODULES = 200
-"""Labels above are kept free; the highest of all means ignore."""
+from carina.io.luna import IGNORE, MOST_NODULES, Annotation, nodule_at
 
 SMALLEST_SHARE = 0.25
 """A grown mask is believed if it fills so much of the annotated sphere; else the sphere itself is taken."""
@@ -248,8 +245,7 @@ def _add(truth: Truth, case: Case, prepared: PreparedScan, row: Annotation, labe
         # Smaller than a voxel: it still is somewhere.
         _draw(truth.label, _ball(center, 0.0, geometry), label)
         voxels = 1
-    rating = match(row.center_lps, [Annotation(m.series_uid, m.center_lps, m.diameter_mm) for m in case.malignancy])
-    said = next((m for m in case.malignancy if rating and m.center_lps == rating.center_lps), None)
+    said = nodule_at(row.center_lps, case.malignancy)
     truth.nodules.append(
         Nodule(
             label,

@@ -5,7 +5,6 @@ Works on LUNA16's table of nodules with the readers' malignancy. Must not know t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -22,7 +21,8 @@ from carina.evaluate.curves import (
 )
 from carina.evaluate.froc import Interval, interval
 from carina.evaluate.match import match
-from carina.evaluate.tables import POSITION, Detections, Nodules, numbers, read_columns
+from carina.evaluate.tables import Detections, Nodules
+from carina.io.luna import Malignancy
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,26 @@ class MalignancyTable:
     center_lps: Float64[np.ndarray, "n 3"]
     diameter_mm: Float64[np.ndarray, " n"]
     malignant: Bool[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, rows: Sequence[Malignancy]) -> "MalignancyTable":
+        """The rows of LUNA16's table with malignancy as arrays.
+
+        Raises:
+            InputError: a nodule without a diameter.
+        """
+        for row in rows:
+            if row.diameter_mm <= 0:
+                raise InputError(
+                    f"series {row.series_uid}: the nodule at {row.center_lps} mm has a diameter of "
+                    f"{row.diameter_mm:g} mm, expected more than 0"
+                )
+        return cls(
+            tuple(row.series_uid for row in rows),
+            np.array([row.center_lps for row in rows], np.float64).reshape(-1, 3),
+            np.array([row.diameter_mm for row in rows], np.float64),
+            np.array([row.malignant for row in rows], bool),
+        )
 
     def __len__(self) -> int:
         return len(self.series_uid)
@@ -96,29 +116,6 @@ class AgainstSize:
     gain: float
     gain_interval: Interval
     calibration: Calibration
-
-
-def read_malignancy(path: Path) -> MalignancyTable:
-    """Read LUNA16's table with malignancy (seriesuid, coordX, coordY, coordZ, diameter_mm, mal_bool).
-
-    Raises:
-        InputError: not such a table, or an outcome that is neither True nor False.
-    """
-    columns = read_columns(path, ["seriesuid", *POSITION, "diameter_mm", "mal_bool"])
-    outcomes = [text.lower() for text in columns["mal_bool"]]
-    for row, text in enumerate(outcomes, 2):
-        if text not in ("true", "false", "1", "0"):
-            raise InputError(f"{path}, row {row}: mal_bool is {text!r}, expected True or False")
-    diameter_mm = numbers(columns, "diameter_mm", path)
-    if not (diameter_mm > 0).all():
-        row = int(np.flatnonzero(diameter_mm <= 0)[0]) + 2
-        raise InputError(f"{path}, row {row}: diameter_mm must be above 0")
-    return MalignancyTable(
-        tuple(columns["seriesuid"]),
-        np.stack([numbers(columns, axis, path) for axis in POSITION], axis=1),
-        diameter_mm,
-        np.array([text in ("true", "1") for text in outcomes], bool),
-    )
 
 
 def size_baseline(table: MalignancyTable, series: Sequence[str], *, seed: int = 0) -> SizeBaseline:

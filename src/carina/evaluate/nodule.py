@@ -20,7 +20,7 @@ from carina.evaluate.curves import (
     roc,
 )
 from carina.evaluate.match import Matches, Outcome
-from carina.evaluate.tables import numbers, read_columns
+from carina.evaluate.tables import read_columns
 
 CLASSES = ("not a nodule", "nodule")
 
@@ -78,8 +78,8 @@ def read_classified(path: Path) -> tuple[Bool[np.ndarray, " n"], Float64[np.ndar
         InputError: not such a table.
     """
     columns = read_columns(path, ["class", "probability"])
-    truth = numbers(columns, "class", path)
-    if not np.isin(truth, (0.0, 1.0)).all():
-        row = int(np.flatnonzero(~np.isin(truth, (0.0, 1.0)))[0]) + 2
-        raise InputError(f"{path}, row {row}: class must be 0 (not a nodule) or 1 (nodule)")
-    return truth == 1.0, numbers(columns, "probability", path)
+    truth = columns.numbers("class")
+    wrong = np.flatnonzero(~np.isin(truth, (0.0, 1.0)))
+    if len(wrong):
+        raise InputError(f"{columns.where(int(wrong[0]))}: class must be 0 (not a nodule) or 1 (nodule)")
+    return truth == 1.0, columns.numbers("probability")

@@ -18,10 +18,9 @@ from carina.evaluate.curves import roc
 from carina.evaluate.froc import Froc, froc
 from carina.evaluate.groups import GroupSensitivity, sensitivity_by_group
 from carina.evaluate.match import Matches, Outcome, match
-from carina.evaluate.segmentation import IGNORE
 from carina.evaluate.tables import Detections, Nodules, read_detections_with, read_nodules
 from carina.io import read_image
-from carina.io.luna import Candidate, LunaCohort, read_candidates
+from carina.io.luna import IGNORE, Candidate, LunaCohort, read_candidates
 from carina.learn.calibrate import fit_logistic
 from carina.models.card import Calibration, Card, ReliabilityBin
 

@@ -15,11 +15,8 @@ from scipy import ndimage
 from carina.errors import InputError
 from carina.evaluate.froc import Interval, interval
 from carina.io import read_image
-
-IGNORE = 255
-"""Value of truth voxels that count neither way."""
-
-_ENDINGS = (".nii.gz", ".nii", ".mhd", ".mha", ".nrrd")
+from carina.io.luna import IGNORE
+from carina.volume import FORMATS, ending_of, stem_of
 
 
 @dataclass(frozen=True)
@@ -158,7 +155,7 @@ def score_masks(predictions: Path, truths: Path) -> SegmentationScore:
     """
     found, wanted = _masks(predictions), _masks(truths)
     if not wanted:
-        raise InputError(f"{truths}: no masks ({', '.join(_ENDINGS)}) in this folder")
+        raise InputError(f"{truths}: no masks ({', '.join(FORMATS)}) in this folder")
     missing = sorted(set(wanted) - set(found))
     if missing:
         raise InputError(f"{predictions}: no mask for {len(missing)} of {len(wanted)} scans, such as {missing[0]}")
@@ -178,9 +175,7 @@ def score_masks(predictions: Path, truths: Path) -> SegmentationScore:
 def _masks(folder: Path) -> dict[str, Path]:
     masks = {}
     for path in sorted(folder.glob("*")) + sorted(folder.glob("*/mask.*")):
-        for ending in _ENDINGS:
-            if path.is_file() and path.name.endswith(ending):
-                name = path.name.removesuffix(ending)
-                masks[path.parent.name if name == "mask" else name] = path
-                break
+        if path.is_file() and ending_of(path) is not None:
+            name = stem_of(path)
+            masks[path.parent.name if name == "mask" else name] = path
     return masks

@@ -79,8 +79,44 @@ NO_NODULES = Nodules((), np.zeros((0, 3)), np.zeros(0), ())
 """An empty truth, for cohorts without excluded findings."""
 
 
-def read_columns(path: Path, required: Sequence[str]) -> dict[str, list[str]]:
-    """Read a CSV with a header line as one list of strings per column.
+@dataclass(frozen=True)
+class Columns:
+    """A table, column by column.
+
+    Attributes:
+        path: the file.
+        texts: what stands in each column, by the column's name.
+        lines: the file's line of each row; blank lines are no rows.
+    """
+
+    path: Path
+    texts: Mapping[str, list[str]]
+    lines: Sequence[int]
+
+    def where(self, index: int) -> str:
+        """File and line of a row, for messages."""
+        return f"{self.path}, row {self.lines[index]}"
+
+    def numbers(self, name: str, empty: float | None = None) -> Float64[np.ndarray, " n"]:
+        """A column as finite numbers; ``empty`` stands where a field is empty, unless it is None.
+
+        Raises:
+            InputError: a value is not a finite number; says in which row.
+        """
+        texts = self.texts[name]
+        try:
+            values = np.array(list(map(float, texts)))
+        except ValueError:
+            values = np.array([_number(text) for text in texts])
+        given = np.array([empty is None or text != "" for text in texts], bool)
+        bad = np.flatnonzero(given & ~np.isfinite(values))
+        if len(bad):
+            raise InputError(f"{self.where(int(bad[0]))}: {name} is {texts[bad[0]]!r}, expected a finite number")
+        return values if empty is None else np.where(given, values, empty)
+
+
+def read_columns(path: Path, required: Sequence[str]) -> Columns:
+    """Read a CSV with a header line.
 
     Args:
         path: the file; UTF-8, with or without a byte-order mark.
@@ -91,38 +127,20 @@ def read_columns(path: Path, required: Sequence[str]) -> dict[str, list[str]]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
+            reader = csv.reader(file)
+            found = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read the table {path}: {error}") from error
-    header = [name.strip() for name in rows[0]] if rows else []
+    header = [name.strip() for name in found[0][1]] if found else []
     missing = [name for name in required if name not in header]
     if missing:
         raise InputError(f"{path}: column {', '.join(missing)} is missing; the header is {','.join(header)!r}")
-    for number, row in enumerate(rows[1:], 2):
+    for line, row in found[1:]:
         if len(row) != len(header):
-            raise InputError(f"{path}, row {number}: {len(row)} values under {len(header)} column names")
-    columns = list(zip(*rows[1:], strict=True)) or [()] * len(header)
-    return {name: [value.strip() for value in column] for name, column in zip(header, columns, strict=True)}
-
-
-def numbers(
-    columns: Mapping[str, list[str]], name: str, path: Path, empty: float | None = None
-) -> Float64[np.ndarray, " n"]:
-    """One column of a table as finite numbers; ``empty`` stands where a field is empty, unless it is None.
-
-    Raises:
-        InputError: a value is not a finite number; says in which row.
-    """
-    texts = columns[name]
-    try:
-        values = np.array(list(map(float, texts)))
-    except ValueError:
-        values = np.array([_number(text) for text in texts])
-    given = np.array([empty is None or text != "" for text in texts], bool)
-    bad = np.flatnonzero(given & ~np.isfinite(values))
-    if len(bad):
-        raise InputError(f"{path}, row {bad[0] + 2}: {name} is {texts[bad[0]]!r}, expected a finite number")
-    return values if empty is None else np.where(given, values, empty)
+            raise InputError(f"{path}, row {line}: {len(row)} values under {len(header)} column names")
+    columns = list(zip(*(row for _, row in found[1:]), strict=True)) or [()] * len(header)
+    texts = {name: [value.strip() for value in column] for name, column in zip(header, columns, strict=True)}
+    return Columns(path, texts, [line for line, _ in found[1:]])
 
 
 def read_detections(path: Path) -> Detections:
@@ -162,12 +180,11 @@ def read_nodules(path: Path) -> Nodules:
         InputError: not such a table.
     """
     columns = read_columns(path, ["seriesuid", *POSITION, "diameter_mm"])
-    count = len(columns["seriesuid"])
     return Nodules(
-        tuple(columns["seriesuid"]),
-        np.stack([numbers(columns, axis, path) for axis in POSITION], axis=1),
-        numbers(columns, "diameter_mm", path),
-        tuple(columns.get("type", [""] * count)),
+        tuple(columns.texts["seriesuid"]),
+        np.stack([columns.numbers(axis) for axis in POSITION], axis=1),
+        columns.numbers("diameter_mm"),
+        tuple(columns.texts.get("type", [""] * len(columns.lines))),
     )
 
 
@@ -204,12 +221,13 @@ def _read_detections(
     for file in files:
         names = (*POSITION, "probability", *extra)
         columns = read_columns(file, ["seriesuid", *names])
-        if twice := file_of.keys() & set(columns["seriesuid"]):
+        series = columns.texts["seriesuid"]
+        if twice := file_of.keys() & set(series):
             uid = min(twice)
             raise InputError(f"series {uid} has findings in {file_of[uid]} and in {file}; keep one of them")
-        file_of |= dict.fromkeys(columns["seriesuid"], file)
-        uids += columns["seriesuid"]
-        blocks.append(np.stack([numbers(columns, name, file, empty if name in extra else None) for name in names]))
+        file_of |= dict.fromkeys(series, file)
+        uids += series
+        blocks.append(np.stack([columns.numbers(name, empty if name in extra else None) for name in names]))
     table = np.concatenate(blocks, axis=1)
     looked_at = {report.input.series_uid or report.case_id for report in reports}
     return Detections(tuple(uids), table[:3].T, table[3], frozenset({*uids, *looked_at})), tuple(table[4:])

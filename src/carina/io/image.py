@@ -22,33 +22,17 @@ from carina.io.native_stderr import caught_stderr
 from carina.io.nifti import not_numbers
 from carina.io.series import FEWEST_SLICES, SeriesInfo
 from carina.io.uid import is_uid
-from carina.volume import Format, Source, Volume
+from carina.volume import FORMATS, Source, Volume, ending_of, stem_of
 
 if TYPE_CHECKING:
     import SimpleITK
 
-FORMATS: dict[str, Format] = {
-    ".mhd": "metaimage",
-    ".mha": "metaimage",
-    ".nii": "nifti",
-    ".nii.gz": "nifti",
-    ".nrrd": "nrrd",
-    ".nhdr": "nrrd",
-}
-"""Endings that are read, and the format behind each."""
-
 _ITK_NAMES = {"metaimage": "MetaImageIO", "nifti": "NiftiImageIO", "nrrd": "NrrdImageIO"}
-
-
-def ending_of(path: Path) -> str | None:
-    """The ending of an image file that Carina reads, None for any other file."""
-    name = path.name.lower()
-    return next((ending for ending in sorted(FORMATS, key=len, reverse=True) if name.endswith(ending)), None)
 
 
 def series_uid_of(path: Path) -> str | None:
     """The series UID that a file is named by, as in LUNA16; None where its name is something else."""
-    stem = path.name[: -len(ending_of(path) or path.suffix) or None]
+    stem = stem_of(path)
     # Two dots make a version number or a date too, unless the UID was derived from a UUID (PS3.5 B.2).
     return stem if is_uid(stem) and (stem.count(".") >= 3 or stem.startswith("2.25.")) else None
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import dist, isfinite
 from pathlib import Path
+from typing import TypeVar
 
 from carina.errors import InputError
 from carina.geometry import Vector3
@@ -20,6 +21,13 @@ _POSITION = ["seriesuid", "coordX", "coordY", "coordZ"]
 _ANNOTATION = [*_POSITION, "diameter_mm"]
 _CANDIDATE = [*_POSITION, "class"]
 _SCAN = ["seriesuid", "patient_id", "slice_thickness_mm", "origin"]
+_OUTCOMES = {"true": True, "1": True, "false": False, "0": False}
+
+IGNORE = 255
+"""Value of a mask's voxels that neither train nor score: regions of unknown truth, and what lies outside of a scan."""
+
+MOST_NODULES = 200
+"""A mask's highest label of a nodule; those between it and ``IGNORE`` are kept free."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class CandidateRecord:
 
 @dataclass(frozen=True)
 class Malignancy:
-    """A nodule and what readers thought of it, each from 1 (surely benign) to 5 (surely malignant)."""
+    """A nodule, its outcome, and what readers thought of it: 1 (surely benign) to 5 (surely malignant), if known."""
 
     series_uid: str
     center_lps: Vector3
@@ -149,7 +157,7 @@ class LunaCohort:
             nodules.setdefault(annotation.series_uid, []).append(annotation)
         records = []
         for candidate in self.candidates:
-            nodule = match(candidate.center_lps, nodules.get(candidate.series_uid, ()))
+            nodule = nodule_at(candidate.center_lps, nodules.get(candidate.series_uid, ()))
             diameter_mm = nodule.diameter_mm if nodule else None
             records.append(
                 CandidateRecord(candidate.is_nodule, diameter_mm, candidate.series_uid, candidate.center_lps)
@@ -180,16 +188,19 @@ class LunaCohort:
         return path
 
 
-def match(center_lps: Vector3, annotations: Iterable[Annotation]) -> Annotation | None:
-    """The annotation that a position belongs to: the nearest whose radius it lies within.
+N = TypeVar("N", Annotation, Malignancy)
 
-    The tables of candidates and of annotations give the same nodule at slightly different places.
+
+def nodule_at(center_lps: Vector3, nodules: Iterable[N]) -> N | None:
+    """The nodule that a position belongs to: the nearest whose radius it lies within.
+
+    The tables give the same nodule at slightly different places.
 
     Args:
         center_lps: position in mm.
-        annotations: those of the same series.
+        nodules: those of the same series.
     """
-    hits = [one for one in annotations if dist(one.center_lps, center_lps) <= one.diameter_mm / 2]
+    hits = [one for one in nodules if dist(one.center_lps, center_lps) <= one.diameter_mm / 2]
     return min(hits, key=lambda one: dist(one.center_lps, center_lps), default=None)
 
 
@@ -229,20 +240,23 @@ def read_candidates(path: str | Path, *, any_name: bool = False) -> list[Candida
     return rows
 
 
-def read_malignancy(path: str | Path) -> list[Malignancy]:
-    """Read ``annotations_with_malignancy.csv``.
+def read_malignancy(path: str | Path, *, any_name: bool = False) -> list[Malignancy]:
+    """Read ``annotations_with_malignancy.csv``; ``mal_details`` may be missing. Arguments as ``read_annotations``.
 
     Raises:
         InputError: as ``read_annotations``.
     """
     rows = []
-    for row, where in _rows(Path(path), [*_ANNOTATION, "mal_bool", "mal_details"]):
-        ratings = row["mal_details"].strip("[] ").replace(",", " ").split()
-        if row["mal_bool"] not in ("True", "False") or not all(rating in "12345" for rating in ratings):
-            raise InputError(f"{where}: expected mal_bool True or False and mal_details as [1 to 5, ...]")
+    for row, where in _rows(Path(path), [*_ANNOTATION, "mal_bool"]):
+        malignant = _OUTCOMES.get(row["mal_bool"].lower())
+        if malignant is None:
+            raise InputError(f"{where}: mal_bool is {row['mal_bool']!r}, expected True or False")
+        details = row.get("mal_details", "")
+        ratings = details.strip("[] ").replace(",", " ").split()
+        if not set(ratings) <= set("12345"):
+            raise InputError(f"{where}: mal_details is {details!r}, expected ratings from 1 to 5 as [4, 3]")
         diameter_mm = _number(row, "diameter_mm", where)
-        malignant = row["mal_bool"] == "True"
-        rows.append(Malignancy(*_position(row, where), diameter_mm, malignant, tuple(map(int, ratings))))
+        rows.append(Malignancy(*_position(row, where, any_name), diameter_mm, malignant, tuple(map(int, ratings))))
     return rows
 
 

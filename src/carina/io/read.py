@@ -11,9 +11,9 @@ from pathlib import Path
 from carina.errors import InputError
 from carina.io.dicom_header import looks_like_dicom
 from carina.io.dicom_series import Series, read_series_headers, read_volume
-from carina.io.image import FORMATS, check_name, describe_image, ending_of, read_ct_image, series_uid_of
+from carina.io.image import check_name, describe_image, read_ct_image, series_uid_of
 from carina.io.series import SeriesInfo, choose
-from carina.volume import Volume
+from carina.volume import FORMATS, Volume, ending_of
 
 Paths = str | Path | Sequence[str | Path]
 

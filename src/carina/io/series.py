@@ -107,6 +107,14 @@ def choose(usable: Sequence[SeriesInfo]) -> tuple[SeriesInfo, str]:
     return best, f"first by UID of {len(usable)} CT series that are equally good"
 
 
+def why_none(series: Sequence[SeriesInfo]) -> str:
+    """Why ``carina.io.list_series`` chose none of these DICOM series, in words that say nothing of the patients."""
+    usable = sum(one.usable for one in series)
+    if usable:
+        return f"{usable} CT series that cannot be told apart, of several patients"
+    return "; ".join(one.verdict for one in series)
+
+
 def _merits(info: SeriesInfo) -> list[tuple[float, str]]:
     """What counts, most important first; a smaller number is better."""
     spacing_mm = round(info.spacing_zyx_mm[0], 1) if info.spacing_zyx_mm else 99.0

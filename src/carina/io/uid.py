@@ -1,5 +1,6 @@
 """Unique identifiers as DICOM writes them (PS3.5 section 9). Must not know files or images."""
 
+import hashlib
 import re
 
 from carina.errors import InputError
@@ -29,3 +30,9 @@ def check_uid(text: str, where: str) -> str:
     if is_uid(text):
         return text
     raise InputError(f"{where}: {text!r} is not a series UID (digits and dots, at most 64 characters)")
+
+
+def made_uid(*parts: object) -> str:
+    """A UID of the 2.25 root (PS3.5 B.2: a 128-bit number) that depends on ``parts`` alone."""
+    text = "/".join(str(part) for part in parts)
+    return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], 'big')}"

@@ -19,6 +19,7 @@ from pathlib import Path
 from carina.errors import CarinaError
 from carina.findings import Report
 from carina.io import list_series
+from carina.io.series import why_none
 from carina.pacs.queue import Entry, Origin, Queue, Study
 from carina.pacs.secret import Secret
 
@@ -280,7 +281,4 @@ def _choose(study: Study, secret: Secret) -> tuple[str, str]:
     for one in series:
         if one.chosen and one.series_uid:
             return secret.key(one.series_uid), one.reason
-    usable = sum(one.usable for one in series)
-    if usable:
-        return "", f"{usable} CT series that cannot be told apart, of several patients"
-    return "", "; ".join(one.verdict for one in series)
+    return "", why_none(series)

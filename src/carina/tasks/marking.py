@@ -16,9 +16,10 @@ from torch import Tensor
 from carina.data.augment import AugmentSettings, Parameters, draw
 from carina.data.batches import Batch, cut_batch
 from carina.data.sampling import CropList, segmentation_crops
-from carina.data.store import IGNORE, Scan
+from carina.data.store import Scan
 from carina.errors import UsageError
 from carina.geometry import Shape3, Vector3
+from carina.io.luna import IGNORE
 from carina.learn import Batches, FitSettings
 from carina.learn.batches import generator_of
 from carina.models.build import Spec

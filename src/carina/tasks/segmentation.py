@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from carina.data.augment import apply
-from carina.data.store import IGNORE, Store
+from carina.data.store import Store
 from carina.errors import TrainingError
 from carina.geometry import Vector3
 from carina.hu import normalise
+from carina.io.luna import IGNORE
 from carina.learn import Batches, FitResult, fit
 from carina.learn.batches import move
 from carina.learn.losses import marking_loss, missed_dice_loss
