@@ -1,6 +1,7 @@
 """The receiver and the queue with dcmtk's and pynetdicom's senders; nothing is analysed."""
 
 import json
+import math
 import shutil
 import stat
 import time
@@ -14,7 +15,7 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import ComprehensiveSRStorage, CTImageStorage, Verification
 
 from carina.cli.pacs import Serve, Watch
-from carina.errors import UsageError
+from carina.errors import UsageError, WeightsError
 from carina.pacs.http import PacsError
 from carina.pacs.queue import Entry, NoSpaceError, Origin, Queue, Study
 from carina.pacs.receiver import Receiver
@@ -310,6 +311,11 @@ def test_hashes_cannot_be_computed_elsewhere(queue, tmp_path):
         (Serve(to="nowhere"), "AETITLE@HOST:PORT"),
         (Serve(node=("A@b:99999",)), "AETITLE@HOST:PORT"),
         (Serve(format="seg,whatever"), "unknown format"),
+        (Serve(keep_hours=-1), "--keep-hours -1: expected 0 or more"),
+        (Serve(keep_hours=math.nan), "--keep-hours nan"),
+        (Serve(timeout_s=-5), "--timeout-s -5: expected more than 0"),
+        (Serve(weights=Path("nope")), "--weights nope is no folder"),
+        (Serve(device="gpu"), "unknown device 'gpu'"),
         (Watch(webhook="0.0.0.0:80"), "open to others"),
     ],
 )
@@ -317,6 +323,13 @@ def test_what_cannot_be_carried_out_is_refused_at_the_start(command, said, tmp_p
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=said):
         command.run()
+
+
+def test_weights_that_cannot_be_loaded_are_refused_at_the_start(tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "segmentation.json").write_text("{}")
+    with pytest.raises(WeightsError, match="not a model card"):
+        Serve(folder=tmp_path / "q", weights=tmp_path / "weights").run()
 
 
 def test_a_port_that_is_taken_or_cannot_be_is_said_so(queue, receiver):

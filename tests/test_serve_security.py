@@ -1,5 +1,6 @@
 """Who is let in: tokens, hosts and pages of other sites; and settings that would let in too many."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,22 @@ def test_a_short_or_missing_token_file_is_refused(tmp_path):
     file.write_text("short")
     with pytest.raises(UsageError, match="at least 16"):
         Serve(token_file=file).settings()
+
+
+def test_the_environments_token_is_held_to_the_same_rule(monkeypatch):
+    monkeypatch.setenv("CARINA_SERVE_TOKEN", "x")
+    with pytest.raises(UsageError, match="CARINA_SERVE_TOKEN: .* at least 16"):
+        Serve(host="0.0.0.0").settings()
+    monkeypatch.setenv("CARINA_SERVE_TOKEN", f"{TOKEN}\n")
+    assert Serve(host="0.0.0.0").settings().token == TOKEN
+
+
+@pytest.mark.parametrize(
+    "serve", [Serve(keep_days=-1), Serve(keep_gib=-5), Serve(keep_days=math.nan), Serve(keep_gib=math.inf)]
+)
+def test_results_cannot_be_kept_for_less_than_nothing(serve):
+    with pytest.raises(UsageError, match="--keep-days and --keep-gib"):
+        serve.settings()
 
 
 def test_a_server_listens_on_the_loopback_address_unless_told():

@@ -80,10 +80,15 @@ class _Common:
         from carina.report import check_formats
 
         check_formats(self._formats())
+        if not self.keep_hours >= 0:
+            raise UsageError(f"--keep-hours {self.keep_hours:g}: expected 0 or more")
+        if not self.timeout_s > 0:
+            raise UsageError(f"--timeout-s {self.timeout_s:g}: expected more than 0")
         if self.deidentify and self.to is None:
             raise UsageError("--deidentify needs --to: de-identified results fit no study of the sender")
         chosen = None if self.to is None else destination(self.to)
         nodes = {node.ae_title: node for node in map(Node.parse, self.node)}
+        self._check_models()
 
         def route(origin: "Origin") -> "tuple[str, Deliver] | None":
             to = chosen or origin.url or nodes.get(origin.ae_title)
@@ -92,6 +97,18 @@ class _Common:
             return str(to), lambda files, sent: send(files, to, ae_title=self.ae_title, sent=sent)
 
         return Queue(self.folder), route
+
+    def _check_models(self) -> None:
+        """Refuse models and devices that every analysis would fail with; the shipped models on any device run."""
+        if self.weights is None and self.device == "auto":
+            return
+        if self.weights is not None and not self.weights.is_dir():
+            raise UsageError(f"--weights {self.weights} is no folder")
+        from carina.data.pool import scan_pool
+
+        # In a process that ends: this one lives for months and never needs the networks.
+        with scan_pool(1) as pool:
+            pool.submit(_load_models, self.weights, self.device).result()
 
 
 @dataclass
@@ -249,6 +266,12 @@ def _until_signal(worker: "Worker", done: Callable[[], bool] | None = None) -> N
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     worker.run(done)
+
+
+def _load_models(weights: Path | None, device: str) -> None:
+    from carina.pipeline import Detector
+
+    Detector.load(weights, device=device)
 
 
 def _address(text: str) -> tuple[str, int]:

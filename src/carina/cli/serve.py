@@ -1,6 +1,7 @@
 """``carina serve``: the HTTP API and the viewer."""
 
 import logging
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,8 @@ class Serve:
             )
         if not (1 <= self.workers <= 64 and 1 <= self.batch_size <= 256 and 0 <= self.batch_wait_ms <= 1000):
             raise UsageError("--workers must be 1 to 64, --batch-size 1 to 256, --batch-wait-ms 0 to 1000")
+        if not (self.keep_days >= 0 and 0 <= self.keep_gib < math.inf):
+            raise UsageError("--keep-days and --keep-gib must be 0 or more")
         return Settings(
             folder=self.folder.expanduser().absolute(),
             host=self.host,
@@ -107,11 +110,16 @@ class Serve:
 
     def _token(self) -> str | None:
         if self.token_file is None:
-            return os.environ.get("CARINA_SERVE_TOKEN") or None
-        try:
-            token = self.token_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise UsageError(f"--token-file {self.token_file}: {error.strerror}") from error
+            where, text = "CARINA_SERVE_TOKEN", os.environ.get("CARINA_SERVE_TOKEN", "")
+            if not text:
+                return None
+        else:
+            where = f"--token-file {self.token_file}"
+            try:
+                text = self.token_file.read_text(encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"{where}: {error.strerror}") from error
+        token = text.strip()
         if len(token) < 16:
-            raise UsageError(f"--token-file {self.token_file}: a token of at least 16 characters is needed")
+            raise UsageError(f"{where}: a token of at least 16 characters is needed")
         return token
