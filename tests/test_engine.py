@@ -483,7 +483,24 @@ def test_too_few_batches_for_one_step_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"minutes": 0.0}, {"prefetch": -1}, {"accumulate": 0}, {"seed": -1}, {"seed": 2**63}]
+    "wrong",
+    [
+        {"epochs": 0},
+        {"minutes": 0.0},
+        {"prefetch": -1},
+        {"accumulate": 0},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"patience": 0},
+        {"lr": -1.0},
+        {"lr": math.nan},
+        {"lr": math.inf},
+        {"momentum": 1.0},
+        {"weight_decay": -0.1},
+        {"warmup": 1.0},
+        {"clip_norm": -1.0},
+        {"ema": 1.5},
+    ],
 )
 def test_settings_that_train_nothing_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(wrong))} is .*; expected"):

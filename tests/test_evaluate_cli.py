@@ -182,6 +182,16 @@ def test_a_comparison_draws_both_curves(capsys, cohort):
     assert written(out) == 2
 
 
+def test_a_file_compared_with_itself_is_neither_better_nor_worse(capsys, cohort):
+    detections = cohort / "detections.csv"
+    found = ("--annotations", cohort / "annotations.csv", "--bootstraps", 20, "-o", cohort / "out")
+    code, out, _ = run(capsys, "compare", detections, detections, *found)
+    assert code == 0
+    assert out.startswith(f"{detections} (again) against {detections}\n")
+    assert re.search(r"all nodules +20 .* \+0\.0000 .* undecided", out)
+    assert written(cohort / "out") == 2
+
+
 def test_nodule_judges_a_table_of_classes(capsys, tmp_path):
     rows = [(1, 0.9), (1, 0.6), (1, 0.2), (0, 0.7), (0, 0.1), (0, 0.1)]
     path = table(tmp_path / "candidates.csv", ["class", "probability"], rows)
@@ -317,3 +327,24 @@ def test_negative_counts_are_usage_errors(capsys, cohort, flag):
     )
     assert code == 2
     assert flag in err
+
+
+@pytest.mark.parametrize(
+    ("protocol", "option"),
+    [
+        ("nodule", "--threshold"),
+        ("gallery", "--threshold"),
+        ("pipeline", "--threshold"),
+        ("pipeline", "--malignancy-threshold"),
+    ],
+)
+@pytest.mark.parametrize("value", ["5", "-0.1", "nan"])
+def test_a_threshold_that_is_no_probability_is_wrong_usage(capsys, cohort, protocol, option, value):
+    needed = {
+        "nodule": (cohort / "detections.csv",),
+        "gallery": (cohort, "--annotations", cohort / "annotations.csv", "-o", cohort / "page.html"),
+        "pipeline": (cohort, "--malignancy", cohort / "annotations.csv"),
+    }
+    code, _, err = run(capsys, protocol, *needed[protocol], option, value)
+    assert code == 2
+    assert f"{option} {value} is not a probability" in err

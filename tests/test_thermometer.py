@@ -135,6 +135,13 @@ def test_no_epochs_and_no_units_are_refused(nothing: dict[str, Any]) -> None:
         train_thermometer(ThermometerSettings(**nothing))
 
 
+def test_a_negative_rate_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["train", "thermometer", "--epochs", "2", "--lr", "-1"])
+    assert end.value.code == 2
+    assert "lr is -1; expected a number from 0" in capsys.readouterr().err
+
+
 def test_a_linear_layer_is_the_line() -> None:
     layer = train_thermometer(ThermometerSettings("linear", held_out=0.0))
     assert layer.line() == pytest.approx((5.3671, -17.3012), abs=2e-4)

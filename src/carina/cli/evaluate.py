@@ -119,6 +119,7 @@ class Gallery(_Truth):
         from carina.evaluate.pipeline import read_reports
         from carina.evaluate.tables import read_detections, read_nodules
 
+        _check_probability("--threshold", self.threshold)
         reports = read_reports(self.results)
         reported = sorted({report.input.series_uid or report.case_id for report in reports})
         detections = read_detections(self.results)
@@ -193,6 +194,7 @@ class Nodule(_Output):
         from carina.evaluate.present import present_nodules
         from carina.evaluate.tables import read_detections
 
+        _check_probability("--threshold", self.threshold)
         if self.annotations is None:
             is_nodule, p_nodule = read_classified(self.predictions)
         else:
@@ -299,6 +301,8 @@ class Pipeline(_Output):
         from carina.evaluate.present import present_pipeline
         from carina.io.luna import read_malignancy
 
+        _check_probability("--threshold", self.threshold)
+        _check_probability("--malignancy-threshold", self.malignancy_threshold)
         score = score_pipeline(
             read_reports(self.reports),
             MalignancyTable.of(read_malignancy(self.malignancy, any_name=True)),
@@ -325,5 +329,12 @@ def _check_bootstraps(bootstraps: int) -> None:
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
-    """Short names of two paths that tell them apart."""
-    return (first.name, second.name) if first.name != second.name else (str(first), str(second))
+    """Short names of two paths that tell them apart, even where both are one file."""
+    if first.name != second.name:
+        return first.name, second.name
+    return str(first), str(second) if first != second else f"{second} (again)"
+
+
+def _check_probability(option: str, value: float | None) -> None:
+    if value is not None and not 0 <= value <= 1:
+        raise UsageError(f"{option} {value:g} is not a probability; give a number from 0 to 1")

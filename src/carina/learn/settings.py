@@ -63,6 +63,13 @@ class FitSettings:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected at least {least}")
         if self.seed >= 2**63:
             raise UsageError(f"seed is {self.seed}; expected less than 2**63")
+        if self.patience is not None and self.patience < 1:
+            raise UsageError(f"patience is {self.patience}; expected at least 1")
+        below = {"lr": math.inf, "momentum": 1, "weight_decay": math.inf, "warmup": 1, "clip_norm": math.inf, "ema": 1}
+        for name, limit in below.items():
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < limit:
+                raise UsageError(f"{name} is {value:g}; expected a number from 0 to below {limit:g}")
         if self.minutes is not None and not self.minutes > 0:
             raise UsageError(f"minutes is {self.minutes:g}; expected more than 0")
 
