@@ -1,5 +1,6 @@
 """Which models there are, and which scans they have seen."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,8 +77,31 @@ def test_command_lists_shows_and_finds_leaks(folder: Path, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert "tiny: learned from 1 of 2 series\n  1.2.3\n" in shown
     assert "silent: its card does not say" in shown
-    assert run(["leak", "--series", "1.2.9", *where]) == 0
-    assert run(["leak", "--series", "no-uid", *where]) == 1
+    assert run(["leak", "--series", "1.2.9", "--weights", str(folder / "a")]) == 0
+
+
+def test_a_card_that_does_not_say_what_it_learned_from_opens_no_gate(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["leak", "--series", "1.2.9", "--weights", str(folder / "b")]) == 1
+    assert capsys.readouterr().out == "silent: its card does not say what it learned from\n"
+
+
+def test_a_mistyped_list_is_wrong_usage_and_no_leak(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["leak", "--series", "nofile.txt", "--weights", str(folder)]) == 2
+    assert "'nofile.txt' is neither a file nor a series UID" in capsys.readouterr().err
+
+
+def test_the_text_names_the_first_ten_series_and_json_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uids = [f"1.2.{k}" for k in range(12)]
+    save_model(tmp_path / "model", build(SPEC), replace(CARD, training=Training(series_uids=tuple(uids))))
+    asked = ["leak", "--series", *uids, "1.3", "--weights", str(tmp_path)]
+    assert run(asked) == 1
+    lines = ["tiny: learned from 12 of 13 series", *(f"  {uid}" for uid in uids[:10]), "  and 2 more; --json lists all"]
+    assert capsys.readouterr().out.splitlines() == lines
+    assert run([*asked, "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said == {"asked": [*uids, "1.3"], "models": [{"model": "tiny", "knows": True, "seen": uids}]}
 
 
 def test_shipped_rule_knows_its_series(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ def test_a_short_or_missing_token_file_is_refused(tmp_path):
 
 def test_the_environments_token_is_held_to_the_same_rule(monkeypatch):
     monkeypatch.setenv("CARINA_SERVE_TOKEN", "x")
-    with pytest.raises(UsageError, match="CARINA_SERVE_TOKEN: .* at least 16"):
+    with pytest.raises(UsageError, match=r"CARINA_SERVE_TOKEN: .* at least 16"):
         Serve(host="0.0.0.0").settings()
     monkeypatch.setenv("CARINA_SERVE_TOKEN", f"{TOKEN}\n")
     assert Serve(host="0.0.0.0").settings().token == TOKEN

@@ -13,6 +13,9 @@ from carina.errors import UsageError
 if TYPE_CHECKING:
     from carina.models.inventory import KnownModel
 
+MOST_SHOWN = 10
+"""Series of a leak that the text names."""
+
 
 @dataclass(kw_only=True)
 class _Chosen:
@@ -73,26 +76,37 @@ class Show(_Chosen):
 
 @dataclass
 class Leak(_Chosen):
-    """Tell whether models have learned from these series; exit code 1 if one has."""
+    """Tell whether models have learned from these series; exit code 1 if one has, or if its card does not say."""
 
     series: tuple[str, ...]
     """Series UIDs, or files: one UID per line, or a CSV with a column seriesuid."""
+    json: bool = False
+    """Print JSON with all series that a model has seen; the text shows the first ten."""
 
     def run(self) -> int:
         """Look the series up in every card."""
+        import msgspec
+
         from carina.models.inventory import find_leaks
 
-        asked = [uid for text in self.series for uid in _uids(text)]
+        asked = list(dict.fromkeys(uid for text in self.series for uid in _uids(text)))
         if not asked:
             raise UsageError("no series given")
         with self.models() as models:
             leaks = find_leaks(models, asked)
-        for leak in leaks:
-            seen = f"learned from {len(leak.seen)} of {len(set(asked))} series"
-            print(f"{leak.model.name}: {seen if leak.knows else 'its card does not say what it learned from'}")
-            for uid in leak.seen:
-                print(f"  {uid}")
-        return 1 if any(leak.seen for leak in leaks) else 0
+        if self.json:
+            rows = [{"model": leak.model.name, "knows": leak.knows, "seen": leak.seen} for leak in leaks]
+            print(msgspec.json.format(msgspec.json.encode({"asked": asked, "models": rows}), indent=2).decode())
+        else:
+            for leak in leaks:
+                seen = f"learned from {len(leak.seen)} of {len(asked)} series"
+                print(f"{leak.model.name}: {seen if leak.knows else 'its card does not say what it learned from'}")
+                for uid in leak.seen[:MOST_SHOWN]:
+                    print(f"  {uid}")
+                if len(leak.seen) > MOST_SHOWN:
+                    print(f"  and {len(leak.seen) - MOST_SHOWN} more; --json lists all")
+        # Of a card that does not say, nobody knows that it has not seen them.
+        return 1 if any(leak.seen or not leak.knows for leak in leaks) else 0
 
 
 @dataclass
@@ -124,11 +138,13 @@ def _figures(model: "KnownModel") -> str:
 def _uids(text: str) -> list[str]:
     """The UIDs that an argument stands for."""
     from carina.evaluate.tables import read_columns, read_series
-    from carina.io.uid import check_uid
+    from carina.io.uid import is_uid
 
     path = Path(text)
     if not path.is_file():
-        return [check_uid(text, "--series")]
+        if not is_uid(text):
+            raise UsageError(f"--series {text!r} is neither a file nor a series UID (digits and dots)")
+        return [text]
     with path.open(encoding="utf-8-sig") as file:
         header = file.readline().split(",")
     if header[0].strip() == "seriesuid":
