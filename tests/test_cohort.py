@@ -145,6 +145,26 @@ def test_phantom_command_makes_a_cohort_and_goes_on_with_it(tmp_path: Path, caps
         assert read_image(mask_path)[0].max() <= 2
 
 
+def test_phantoms_of_other_options_are_not_taken_for_those_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "cohort"
+    coarse = {"slice_mm": 5.0, "pixel_mm": 3.0, "quiet": True}
+    assert Phantom(out, seed=3, nodules=0, **coarse).run() == 0
+    other = "made with --nodules 0, no --dicom, not --nodules 2, --dicom; use another folder"
+    with pytest.raises(UsageError, match=other):
+        Phantom(out, seed=3, nodules=2, dicom=True, **coarse).run()
+    assert Phantom(out, seed=4, nodules=2, **coarse).run() == 0, "other scans may be made otherwise"
+    assert Phantom(out, seed=3, nodules=0, **coarse).run() == 0, "the refused call changed nothing"
+    assert len(LunaCohort(out).scans) == 2
+    (out / "seed-3.json").write_text("{")
+    with pytest.raises(InputError, match=r"seed-3\.json is damaged"):
+        Phantom(out, seed=3, nodules=0, **coarse).run()
+
+
+def test_options_may_change_before_a_scan_is_made_with_them(tmp_path: Path) -> None:
+    (tmp_path / "seed-3.json").write_text('{"nodules": 1}')
+    assert Phantom(tmp_path, seed=3, nodules=0, slice_mm=5.0, pixel_mm=3.0, quiet=True).run() == 0
+
+
 def test_a_longer_cohort_begins_with_the_shorter() -> None:
     assert scan_seeds(4, 20)[:5] == scan_seeds(4, 5)
     assert len(set(scan_seeds(4, 500)) | set(scan_seeds(5, 500))) == 1000

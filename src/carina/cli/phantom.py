@@ -9,6 +9,11 @@ from typing import Annotated, Literal
 import tyro
 
 from carina.cli.seed import Seed
+from carina.errors import InputError, UsageError
+from carina.replacing import replacing
+
+SHAPING = ("nodules", "empty", "slice_mm", "pixel_mm", "kernel", "dicom")
+"""Options that decide, with the seed, what a scan is and how it is written; they are kept beside the cohort."""
 
 
 @dataclass
@@ -16,7 +21,7 @@ class Phantom:
     """Make synthetic chest CTs with exact truth."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder of the cohort; scans that are there already are kept and not made again."""
+    """Folder of the cohort; scans that are there already are kept, made with the same options."""
 
     scans: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
     """How many to make."""
@@ -57,7 +62,6 @@ class Phantom:
 
         from carina.data.cohort import recover
         from carina.data.phantom import phantom_uid
-        from carina.errors import UsageError
 
         if self.scans < 1 or self.jobs < 1 or not 0 <= self.empty <= 1 or (self.nodules or 0) < 0:
             raise UsageError("--scans and --jobs count from 1, --nodules from 0, --empty is a share from 0 to 1")
@@ -66,6 +70,7 @@ class Phantom:
                 raise UsageError(f"{name} {size:g} is not a size in mm from 0.3 to 10")
         done = recover(self.output)
         seeds = scan_seeds(self.seed, self.scans)
+        self._keep_settings(goes_on=any(phantom_uid(seed) in done for seed in seeds))
         empty = empty_scans(self.seed, self.scans, self.empty)
         todo = [
             (self, seed, 0 if lacks else self.nodules)
@@ -84,6 +89,26 @@ class Phantom:
             print(f"{self.scans} scans in {self.output} ({self.scans - len(todo)} were there already)")
         return 0
 
+    def _keep_settings(self, *, goes_on: bool) -> None:
+        """Note what the scans of this seed are made with; refuse to go on with other options than before."""
+        import msgspec
+
+        path = self.output / f"seed-{self.seed}.json"
+        settings = {name: getattr(self, name) for name in SHAPING}
+        if goes_on and path.is_file():
+            try:
+                before = msgspec.json.decode(path.read_bytes(), type=dict[str, bool | int | float | str | None])
+            except ValueError as error:
+                raise InputError(f"{path} is damaged ({error}); use another folder") from error
+            if other := [name for name in SHAPING if before.get(name) != settings[name]]:
+                old, new = (", ".join(_option(name, of[name]) for name in other) for of in (before, settings))
+                raise UsageError(
+                    f"{self.output} holds scans of seed {self.seed} made with {old}, not {new}; use another folder"
+                )
+        self.output.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as draft:
+            draft.write_bytes(msgspec.json.encode(settings) + b"\n")
+
     def _make(self, todo: "list[tuple[Phantom, int, int | None]]") -> Iterator[None]:
         if self.jobs == 1:
             yield from map(_make_one, todo)
@@ -98,6 +123,13 @@ class Phantom:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+
+
+def _option(name: str, value: object) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return f"no {flag}"
+    return flag if value is True else f"{flag} {value}"
 
 
 def scan_seeds(seed: int, n: int) -> list[int]:
