@@ -70,14 +70,14 @@ def test_the_difference_is_that_of_the_two_scores(found, other, truth):
 
 
 def test_groups_of_size_hold_every_nodule_once():
-    truth = nodules([("1.1", (0.0, 0.0, 0.0), d) for d in (3.0, 6.0, 7.9, 8.0, 14.0, 15.0, 40.0)])
+    truth = nodules([("1.1", (0.0, 0.0, 0.0), d) for d in (3.0, 6.0, 8.9, 9.0, 12.9, 13.0, 40.0)])
     groups = dict(nodule_groups(truth))
     assert {name: int(keep.sum()) for name, keep in groups.items()} == {
         "all nodules": 7,
         "below 6 mm": 1,
-        "6 to 8 mm": 2,
-        "8 to 15 mm": 2,
-        "15 mm and above": 2,
+        "6 to 9 mm": 2,
+        "9 to 13 mm": 2,
+        "13 mm and above": 2,
     }
 
 
@@ -88,7 +88,7 @@ def test_a_gain_in_one_group_shows_there_only():
     second = match(detections(large + [(f"1.{i}", (0.0, 0.0, 0.0), 0.9) for i in range(1, 60, 2)]), truth)
     by_group = {d.group: d for d in compare(first, second)}
     assert by_group["below 6 mm"].difference == 1
-    assert by_group["8 to 15 mm"].difference == 0
+    assert by_group["9 to 13 mm"].difference == 0
     assert by_group["solid"].n_nodules == 30
 
 

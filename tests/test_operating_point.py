@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from carina.cli import main
 from carina.data.cohort import write_scan
 from carina.errors import InputError
 from carina.evaluate.operating_point import Judged, calibrate, candidates, judge
@@ -102,3 +103,15 @@ def test_the_summary_says_what_was_resampled() -> None:
 def test_scans_of_one_patient_alone_are_refused() -> None:
     with pytest.raises(InputError, match="one patient"):
         calibrate([scored(1, 5)])
+
+
+@pytest.mark.parametrize("step", [["mine"], ["calibrate", "--weights", "w", "--measured-on", "x"]])
+def test_without_results_there_is_nothing_to_tune(
+    step: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "mined.csv"
+    with pytest.raises(SystemExit) as end:
+        main(["tune", *step, "--cohorts", "-o", str(output)])
+    assert end.value.code == 2
+    assert "no RESULTS given" in capsys.readouterr().err
+    assert not output.exists()

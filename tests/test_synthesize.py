@@ -148,6 +148,9 @@ def test_nothing_to_do_is_a_usage_error(tmp_path: Path):
         synthesize(Recipe(tmp_path / "out", 0), [], [], scans=0)
     with pytest.raises(UsageError, match="background"):
         synthesize(Recipe(tmp_path / "out", 0), [], [], scans=1)
+    with pytest.raises(UsageError, match="jobs count from 1"):
+        synthesize(Recipe(tmp_path / "out", 0), [], [], scans=0, phantoms=1, jobs=0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_folder_in_use_is_a_usage_error(background: Path, tmp_path: Path):

@@ -18,6 +18,8 @@ class _Results:
 
     def pairs(self) -> list[tuple[Path, Path]]:
         """Results with their cohorts."""
+        if not self.results:
+            raise UsageError("no RESULTS given: name folders that `carina detect --threshold 0` wrote")
         if len(self.results) != len(self.cohorts):
             raise UsageError(f"{len(self.results)} folders of results for {len(self.cohorts)} cohorts; give one each")
         return list(zip(self.results, self.cohorts, strict=True))

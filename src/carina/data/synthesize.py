@@ -109,11 +109,14 @@ def synthesize(
         What was written, in the order of the tables.
 
     Raises:
-        UsageError: nothing to do, scans without a background, or an output folder that is not empty.
+        UsageError: nothing to do or nobody to do it, scans without a background, or an output folder that is not
+            empty.
         InputError: a background that is held out for testing or cannot be read, or that has no lungs.
     """
     if scans + phantoms < 1 or scans < 0 or phantoms < 0:
         raise UsageError(f"nothing to make: {scans} scans and {phantoms} phantoms")
+    if jobs < 1:
+        raise UsageError(f"{jobs} processes make nothing: jobs count from 1")
     if scans and not backgrounds:
         raise UsageError(f"{scans} scans need at least one CT as a background")
     if recipe.output.is_dir() and any(recipe.output.iterdir()):
@@ -135,7 +138,7 @@ def synthesize(
 
 
 def _run(work: Sequence[_Job], jobs: int) -> Iterator[CohortScan]:
-    if jobs <= 1:
+    if jobs == 1:
         yield from map(_make, work)
         return
     with scan_pool(min(jobs, len(work))) as pool:

@@ -1,6 +1,6 @@
 """Sensitivity by size and by type of nodule. Must not know files or how detections were made."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,10 +11,7 @@ from carina.evaluate.froc import Interval, froc_curve, interval, read_off, resam
 from carina.evaluate.match import Matches
 from carina.evaluate.tables import Nodules
 
-FLEISCHNER_MM = (0.0, 6.0, 8.0, 15.0, float("inf"))
-"""Borders of size groups; 6 and 8 mm are those of the Fleischner Society's guidance of 2017."""
-
-DETECTION_MM = (0.0, 6.0, 9.0, 13.0, float("inf"))
+BORDERS_MM = (0.0, 6.0, 9.0, 13.0, float("inf"))
 """Borders of size groups of about equal numbers in synthetic cohorts, whose nodules have 3 to 32 mm."""
 
 
@@ -43,7 +40,6 @@ def sensitivity_by_group(
     matches: Matches,
     *,
     rates: tuple[float, ...] = (0.25, 1.0, 4.0),
-    borders_mm: Sequence[float] = DETECTION_MM,
     bootstraps: int = 1000,
     seed: int = 0,
     patients: Mapping[str, str] | None = None,
@@ -53,13 +49,12 @@ def sensitivity_by_group(
     Args:
         matches: detections held against the truth.
         rates: false positives per scan that fix the thresholds.
-        borders_mm: of the size groups.
         bootstraps: resamples of the scans behind the intervals.
         seed: of the resamples.
         patients: patient of a scan, whose scans are drawn together, as for ``carina.evaluate.froc.froc``.
     """
     groups = []
-    for name, keep in nodule_groups(matches.nodules, borders_mm):
+    for name, keep in nodule_groups(matches.nodules):
         part = matches.only(keep)
         curve = froc_curve(part)
         resampled = resampled_sensitivity(part, rates, bootstraps, seed, patients)
@@ -76,12 +71,10 @@ def sensitivity_by_group(
     return tuple(groups)
 
 
-def nodule_groups(
-    nodules: Nodules, borders_mm: Sequence[float] = FLEISCHNER_MM
-) -> Iterator[tuple[str, Bool[np.ndarray, " n"]]]:
+def nodule_groups(nodules: Nodules) -> Iterator[tuple[str, Bool[np.ndarray, " n"]]]:
     """All nodules, those of each size and those of each type; groups without nodules are left out."""
     yield "all nodules", np.ones(len(nodules), bool)
-    for low, high in pairwise(borders_mm):
+    for low, high in pairwise(BORDERS_MM):
         keep = (nodules.diameter_mm >= low) & (nodules.diameter_mm < high)
         if keep.any():
             if low == 0:
