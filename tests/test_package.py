@@ -28,6 +28,7 @@ def test_help_brings_no_torch_and_names_every_command() -> None:
     assert result.returncode == 0, result.stderr
     *_, names = result.stdout.splitlines()
     assert all(f" {name} " in result.stdout for name in names.split())
+    assert "carina --version" in result.stdout
 
 
 def test_every_public_name_can_be_loaded() -> None:

@@ -75,7 +75,7 @@ def parse(arguments: list[str]) -> Command:
         command = tyro.cli(
             any_command,
             prog="carina",
-            description=f"Lung-nodule analysis for chest CT. {RESEARCH_USE}",
+            description=f"Lung-nodule analysis for chest CT. {RESEARCH_USE} `carina --version` prints the version.",
             args=arguments or [name],
         )
     return command
