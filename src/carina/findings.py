@@ -7,6 +7,7 @@ Must not know how findings are made or drawn.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -170,6 +171,19 @@ class Report:
                 f"the report has schema version {report.schema_version}, this Carina reads {SCHEMA_VERSION}"
             )
         return report
+
+    @classmethod
+    def read(cls, path: Path) -> "Report":
+        """Read a report from its file.
+
+        Raises:
+            InputError: as ``from_json``, with the file's name.
+            OSError: the file cannot be read.
+        """
+        try:
+            return cls.from_json(path.read_bytes())
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
     @staticmethod
     def json_schema() -> dict[str, Any]:

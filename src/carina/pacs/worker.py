@@ -208,7 +208,7 @@ class Worker:
 
     def _publish(self, study: Study, entry: Entry, work: Path, seconds: float) -> None:
         (case,) = (folder for folder in (work / "out").iterdir() if folder.is_dir())
-        report = Report.from_json((case / "report.json").read_bytes())
+        report = Report.read(case / "report.json")
         target = study.result(entry.result)
         target.parent.mkdir(exist_ok=True)
         files = [file for file in sorted(case.rglob("*.dcm")) if file.is_file()]
