@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float64, Int64
 
 from carina.errors import InputError
 from carina.evaluate.curves import (
-    Calibration,
+    Reliability,
     Roc,
     auc,
-    calibration,
     clustered_auc_interval,
+    reliability,
     resampled_groups,
     roc,
 )
@@ -95,7 +95,7 @@ class AgainstSize:
     size: Roc
     gain: float
     gain_interval: Interval
-    calibration: Calibration
+    calibration: Reliability
 
 
 def read_malignancy(path: Path) -> MalignancyTable:
@@ -180,7 +180,7 @@ def compare_with_size(
         size=by_size,
         gain=by_network.auc - by_size.auc,
         gain_interval=interval(np.array(gains), 0.95),
-        calibration=calibration(malignant, probability),
+        calibration=reliability(malignant, probability),
     )
 
 
