@@ -68,8 +68,6 @@ class Detect:
         inputs = list(chain.from_iterable(self.input))
         if not inputs:
             raise UsageError("detect needs an input: -i FOLDER_OR_FILE ...")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise UsageError(f"--threshold {self.threshold} is not a probability; give a number from 0 to 1")
         ledger = _Ledger(self.output)
         from carina.pipeline import Detector
 
