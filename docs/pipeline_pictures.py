@@ -19,7 +19,7 @@ from carina.findings import Candidate
 from carina.hu import AIR, LUNG_WINDOW
 from carina.io import read_ct
 from carina.pipeline import Detector
-from carina.pipeline.classify import classify, join
+from carina.pipeline.classify import classify
 from carina.pipeline.detector import NEAR_LUNG_MM
 from carina.pipeline.group import group
 from carina.pipeline.segment import segment
@@ -58,7 +58,7 @@ def draw(volume: Volume, folder: Path) -> None:
     finer = prepare_on(volume, scan.lungs, second.preprocessing)
     centers = [c.center_lps for c in found]
     seen = classify(finer, centers, detector.classifier, flips=second.flips, again_above=second.again_above)
-    p_nodule = join(np.array([c.score for c in found]), seen, second)
+    p_nodule = second.calibration.probability(np.array([c.score for c in found]), seen)
     best = int(np.argmax(p_nodule)) if found else 0
     center = np.array(found[best].center_lps if found else scan.geometry.to_lps(np.array(scan.hu.shape) / 2))
 

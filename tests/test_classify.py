@@ -10,8 +10,8 @@ from carina.ct.lungs import LungMask
 from carina.ct.preprocess import PreparedScan
 from carina.geometry import Geometry, Vector3
 from carina.hu import AIR, normalise
-from carina.models.card import Calibration, Card, load_model
-from carina.pipeline.classify import classify, join
+from carina.models.card import Calibration, load_model
+from carina.pipeline.classify import classify
 from carina.pipeline.runtime import Network
 from small_models import random_network
 
@@ -104,22 +104,22 @@ def test_progress_rises_to_one(network):
     assert seen == [0.2, 0.4, 0.5, 0.7, 0.9, 1.0]
 
 
-def card(**calibration: float) -> Card:
-    return Card("c", "nodule", {"kind": "nodule"}, calibration=Calibration("test", **calibration))
+def join(first: list[float], second: list[float], **calibration: float) -> np.ndarray:
+    return Calibration("test", **calibration).probability(np.array(first), np.array(second))
 
 
 def test_without_calibration_the_second_stage_decides():
-    second = np.array([0.1, 0.5, 0.93])
-    np.testing.assert_allclose(join(np.array([0.9, 0.2, 0.5]), second, card()), second)
+    second = [0.1, 0.5, 0.93]
+    np.testing.assert_allclose(join([0.9, 0.2, 0.5], second), second)
 
 
 def test_the_stages_are_joined_by_their_log_odds():
-    found = join(np.array([0.8]), np.array([0.3]), card(intercept=-1.0, segmentation=0.5, classification=2.0))
+    found = join([0.8], [0.3], intercept=-1.0, segmentation=0.5, classification=2.0)
     odds = np.exp(-1.0) * (0.8 / 0.2) ** 0.5 * (0.3 / 0.7) ** 2
     assert found[0] == pytest.approx(odds / (1 + odds))
 
 
 def test_a_stage_that_is_certain_does_not_silence_the_other():
-    low, high = join(np.array([1.0, 1.0]), np.array([0.0, 1.0]), card(segmentation=1.0))
+    low, high = join([1.0, 1.0], [0.0, 1.0], segmentation=1.0)
     assert 0 < low < high < 1
     assert low == pytest.approx(0.5)

@@ -12,10 +12,10 @@ from carina.evaluate.confusion import confusion
 from carina.evaluate.curves import (
     auc,
     auc_interval,
-    calibration,
     clustered_auc_interval,
     corners,
     precision_recall,
+    reliability,
     roc,
     wilson_interval,
 )
@@ -128,7 +128,7 @@ def test_average_precision_of_a_known_order():
 def test_calibration_error_of_known_bins():
     truth = np.array([True, False, False, False, True, True])
     probability = np.array([0.3, 0.3, 0.3, 0.3, 0.8, 1.0])
-    figures = calibration(truth, probability)
+    figures = reliability(truth, probability)
     assert figures.count.tolist() == [4, 1, 1]
     assert figures.fraction.tolist() == [0.25, 1, 1]
     assert figures.expected_error == pytest.approx((4 * 0.05 + 0.2 + 0.0) / 6)
@@ -139,8 +139,8 @@ def test_calibration_error_of_known_bins():
 def test_probabilities_that_come_true_are_calibrated():
     generator = np.random.default_rng(0)
     probability = generator.random(20_000)
-    honest = calibration(generator.random(20_000) < probability, probability)
-    boastful = calibration(generator.random(20_000) < 0.5 + (probability - 0.5) / 3, probability)
+    honest = reliability(generator.random(20_000) < probability, probability)
+    boastful = reliability(generator.random(20_000) < 0.5 + (probability - 0.5) / 3, probability)
     assert honest.expected_error < 0.02
     assert boastful.expected_error > 0.1
     inside = [
@@ -151,7 +151,7 @@ def test_probabilities_that_come_true_are_calibrated():
 
 def test_a_probability_above_1_is_refused():
     with pytest.raises(InputError, match=r"\[0, 1\]"):
-        calibration(np.array([True]), np.array([1.5]))
+        reliability(np.array([True]), np.array([1.5]))
 
 
 def test_wilsons_interval_of_the_textbook():

@@ -4,12 +4,15 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from carina.cli import main
+from carina.cli.detect import _Ledger
 from carina.data.phantom import make_phantom
 from carina.findings import Report
 from carina.geometry import Geometry
@@ -143,6 +146,51 @@ def test_resume_leaves_out_what_is_done(inputs: Path, tmp_path: Path, capsys: py
     assert detect(inputs, *arguments, "--resume") == 0
     assert "done before" in capsys.readouterr().out
     assert (tmp_path / "chest" / "report.json").stat().st_mtime_ns == before
+
+
+def test_another_spelling_of_an_input_is_the_same_input(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(inputs)
+    for given in ("dicom", "dicom/", inputs / "dicom"):
+        assert detect(inputs, "-i", given, "-o", tmp_path, "--format", "json") == 0
+    assert len(reports(tmp_path)) == 1
+    assert len((tmp_path / "summary.csv").read_text().splitlines()) == 2
+    capsys.readouterr()
+    assert detect(inputs, "-i", "./dicom", "-o", tmp_path, "--format", "json", "--resume") == 0
+    assert "done before" in capsys.readouterr().out
+
+
+def test_runs_into_one_folder_at_once_lose_no_row_and_share_no_case(inputs: Path, tmp_path: Path) -> None:
+    given = [inputs / "chest.mhd", inputs / "other" / "chest.nii.gz"]
+    arguments = ["-o", tmp_path, "--format", "json", "--weights", inputs / "weights", "-q"]
+    running = [
+        subprocess.Popen([sys.executable, "-m", "carina", "detect", "-i", *map(str, [one, *arguments])])
+        for one in given
+    ]
+    assert [process.wait(300) for process in running] == [0, 0]
+    assert sorted(p.parent.name for p in tmp_path.glob("*/report.json")) == ["chest", "chest-2"]
+    with (tmp_path / "summary.csv").open() as file:
+        assert sorted(row["input"] for row in csv.DictReader(file)) == sorted(map(str, given))
+
+
+def test_rows_that_another_run_wrote_meanwhile_are_kept(tmp_path: Path) -> None:
+    one, other = _Ledger(tmp_path), _Ledger(tmp_path)
+    for ledger, name in ((one, "a"), (other, "b")):
+        with ledger.alone():
+            assert ledger.folder_for("chest", name) == {"a": "chest", "b": "chest-2"}[name]
+            ledger.add({"input": name, "case": ledger.folder_for("chest", name), "status": "done"})
+    with (tmp_path / "summary.csv").open() as file:
+        assert [row["input"] for row in csv.DictReader(file)] == ["a", "b"]
+
+
+def test_a_summary_of_something_else_is_not_written_over(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "summary.csv").write_text("name,price\nbread,3\n")
+    assert detect(inputs, "-i", inputs / "chest.mhd", "-o", tmp_path) == 1
+    assert "not written by carina detect" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.csv"]
 
 
 def test_json_prints_one_document_per_line_and_nothing_else(

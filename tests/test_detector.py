@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carina.errors import NoLungsError
+import carina
+from carina.errors import NoLungsError, UsageError
 from carina.findings import Report
 from carina.geometry import Geometry
 from carina.io import write_image
@@ -118,6 +119,13 @@ def test_a_chest_without_balls_has_no_findings_and_no_answer_for_the_patient(mod
 def test_findings_below_the_threshold_are_left_out(models):
     loaded = Detector.load(models, runtime="torch", threshold=0.95)
     assert loaded.detect(chest(*BALLS)).report.findings == ()
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.5, 50, float("nan")])
+def test_a_threshold_that_is_no_probability_is_refused(threshold):
+    for load in (Detector.load, lambda **given: carina.detect("x.nii", **given)):
+        with pytest.raises(UsageError, match="not a probability"):
+            load(threshold=threshold)
 
 
 def test_without_the_second_stage_the_first_speaks(models):

@@ -7,6 +7,7 @@ import torch
 from carina.errors import UsageError, WeightsError
 from carina.export import TOLERANCE, export_model
 from carina.export.fold_depth import FoldedNodule, scales_for_norms
+from carina.export.manifest import read_manifest
 from carina.export.parity import measure, random_batches
 from tiny_networks import tiny
 
@@ -49,6 +50,12 @@ def test_an_answer_of_another_shape_is_refused():
     subject = tiny("nodule")
     with pytest.raises(WeightsError, match=r"\(1, 3\)"):
         measure(subject, lambda batch: np.zeros((len(batch), 3)), {"random": random_batches(subject)})
+
+
+def test_a_manifest_that_is_not_utf8_is_damaged(tmp_path):
+    (tmp_path / "manifest.json").write_bytes(b'{"created": "\xff"}')
+    with pytest.raises(WeightsError, match="is not a manifest"):
+        read_manifest(tmp_path)
 
 
 def test_nothing_is_kept_of_an_artefact_that_differs(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -66,6 +67,9 @@ def test_another_major_version_is_refused(report: Report) -> None:
         Report.from_json(newer.to_json())
 
 
-def test_what_is_no_report_is_refused() -> None:
+def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a Carina report"):
         Report.from_json("{}")
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(InputError, match=r"report\.json: not a Carina report"):
+        Report.read(tmp_path / "report.json")

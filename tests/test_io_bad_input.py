@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import struct
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -126,6 +127,22 @@ def over_time(folder):
     SimpleITK.WriteImage(twice, str(folder / "time.nii.gz"))
 
 
+def without_spacing(folder):
+    image(small_ct().hu, "ct.mhd")(folder)
+    header = folder / "ct.mhd"
+    lines = [line for line in header.read_text().splitlines(keepends=True) if "ElementSpacing" not in line]
+    header.write_text("".join(lines))
+
+
+def two_sizes(folder):
+    image(small_ct().hu, "ct.nii")(folder)
+    content = bytearray((folder / "ct.nii").read_bytes())
+    struct.pack_into("<2f", content, 80, 0.8, 0.8)
+    struct.pack_into("<h", content, 254, 1)
+    struct.pack_into("<12f", content, 280, -0.7, 0, 0, 0, 0, -0.7, 0, 0, 0, 0, 2.5, 0)
+    (folder / "ct.nii").write_bytes(content)
+
+
 def sheared(folder):
     image(small_ct().hu, "ct.nii")(folder)
     content = bytearray((folder / "ct.nii").read_bytes())
@@ -193,6 +210,8 @@ MAKE: dict[str, Make] = {
     "a series over time": over_time,
     "an image of 8 slices": image(np.full((8, 8, 8), -900, np.int16)),
     "a sheared NIfTI file": sheared,
+    "an image that does not say its spacing": without_spacing,
+    "a NIfTI file with two sizes of its voxels": two_sizes,
     "a .nii.gz file cut short": cut_image("ct.nii.gz"),
     "a .nii file cut short": cut_image("ct.nii"),
     "a .mhd file without its data": no_raw,

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import struct
 import sys
 from pathlib import Path
@@ -303,3 +304,36 @@ def test_reading_a_mask_that_is_not_there(tmp_path):
     (tmp_path / "a.png").touch()
     with pytest.raises(InputError, match="not an image file"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("ending", "line"),
+    [(".mha", rb"ElementSpacing = [^\n]*\n"), (".mhd", rb"ElementSpacing = [^\n]*\n"), (".nrrd", rb"space d[^\n]*\n")],
+)
+def test_a_file_that_does_not_say_its_spacing_is_refused(tmp_path, ending, line):
+    path = tmp_path / f"a{ending}"
+    write_image(small_ct().hu, small_ct().geometry, path)
+    content = path.read_bytes()
+    without = re.sub(line, b"", content)
+    assert len(without) < len(content)
+    path.write_bytes(without)
+    for read in (read_image, read_ct):
+        with pytest.raises(GeometryError, match="does not say how large its voxels are"):
+            read(path)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_voxels_of_one_millimetre_are_believed_where_the_file_says_so(tmp_path, ending):
+    cube = Geometry.from_axes((16, 12, 10), spacing_zyx_mm=(1.0, 1.0, 1.0), origin_lps=(0, 0, 0))
+    write_image(small_ct().hu, cube, tmp_path / f"a{ending}")
+    assert read_ct(tmp_path / f"a{ending}").geometry.spacing_zyx_mm == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("size", [0.0, float("nan")])
+def test_nifti_with_voxels_of_no_size_is_refused(tmp_path, size):
+    write_image(small_ct().hu, small_ct().geometry, tmp_path / "a.nii.gz")
+    content = bytearray(gzip.decompress((tmp_path / "a.nii.gz").read_bytes()))
+    struct.pack_into("<f", content, 88, size)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(GeometryError, match="does not say how large its voxels are"):
+        read_ct(tmp_path / "a.nii.gz")

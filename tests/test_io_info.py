@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from carina.cli import main
-from carina.io import write_image
+from carina.io import read_ct, write_image
 from io_samples import edit_all, small_ct, small_series
 
 
@@ -79,3 +79,31 @@ def test_no_files_is_one_line_on_standard_error(tmp_path, capsys):
 
 def test_no_path_is_usage(capsys):
     assert run(capsys)[0] == 2
+
+
+def test_every_path_that_is_named_stands_for_itself(tmp_path, capsys):
+    write_image(small_ct().hu, small_ct().geometry, tmp_path / "a.mha")
+    write_image(small_ct().hu, small_ct().geometry, tmp_path / "b.nii.gz")
+    small_series(tmp_path / "dicom")
+    code, said = run(capsys, tmp_path / "a.mha", tmp_path / "b.nii.gz", tmp_path / "dicom")
+    assert code == 0
+    assert said.out.count("\n* ") == 4  # the legend, too
+    assert "none is read by default" not in said.out
+
+
+def test_slices_named_one_by_one_are_one_series(tmp_path, capsys):
+    code, said = run(capsys, *small_series(tmp_path / "dicom"))
+    assert code == 0
+    assert said.out.count("\n* ") == 2
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path, capsys):
+    small_series(tmp_path / "elsewhere" / "scan")
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "patient").symlink_to(tmp_path / "elsewhere" / "scan")
+    (tmp_path / "cohort" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "cohort")
+    code, said = run(capsys, tmp_path / "cohort")
+    assert code == 0
+    assert said.out.count("\n* ") == 2
+    assert read_ct(tmp_path / "cohort").hu.shape == small_ct().hu.shape

@@ -4,12 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from carina.cli import main
 from carina.errors import WeightsError
 from carina.models.build import Spec, build
-from carina.models.card import Card, Training, save_model
+from carina.models.card import Card, Training, load_card, save_model
 from carina.models.inventory import find_leaks, find_models
 from carina.models.malignancy import DiameterRule, RuleEvidence
 
@@ -38,8 +39,17 @@ def test_cards_are_found_below_a_folder_and_other_files_left_alone(folder: Path)
     assert [(m.name, m.answers) for m in find_models(folder)] == [
         ("tiny", "segmentation"),
         ("silent", "segmentation"),
-        ("malignancy", "malignancy"),
+        ("diameter-rule", "malignancy"),
     ]
+
+
+def test_the_rule_has_one_name_in_reports_and_lists_and_is_found_by_its_file_too(folder: Path, capsys) -> None:
+    (rule,) = find_models(folder / "malignancy.json")
+    assert rule.name == msgspec.json.decode((folder / "malignancy.json").read_bytes())["kind"]
+    RULE.save(folder / "size.json")
+    for name in ("diameter-rule", "size"):
+        assert run(["show", name, "--weights", str(folder / "size.json")]) == 0
+        assert '"slope"' in capsys.readouterr().out
 
 
 def test_a_card_is_found_by_its_weights(folder: Path) -> None:
@@ -55,6 +65,19 @@ def test_no_model_is_an_error(tmp_path: Path) -> None:
         find_models(tmp_path)
     with pytest.raises(WeightsError, match="no model card"):
         find_models(tmp_path / "model.safetensors")
+
+
+def test_a_file_that_is_not_utf8_is_damaged_or_none_of_ours(folder: Path) -> None:
+    (folder / "broken.json").write_bytes(b'{"kind": "\xff"}')
+    assert len(find_models(folder)) == 3
+    (folder / "a" / "model.json").write_bytes(b'{"name": "\xff"}')
+    with pytest.raises(WeightsError, match="is not a model card"):
+        load_card(folder / "a" / "model")
+    RULE.save(folder / "malignancy.json")
+    damaged = (folder / "malignancy.json").read_bytes().replace(b'"data": "t"', b'"data": "\xff"')
+    (folder / "malignancy.json").write_bytes(damaged)
+    with pytest.raises(WeightsError, match="is not the card of a diameter rule"):
+        DiameterRule.load(folder / "malignancy.json")
 
 
 def test_leaks_are_told_by_model(folder: Path) -> None:

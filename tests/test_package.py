@@ -1,7 +1,10 @@
 """The package is light, and its command line answers at once."""
 
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +32,17 @@ def test_help_brings_no_torch_and_names_every_command() -> None:
     *_, names = result.stdout.splitlines()
     assert all(f" {name} " in result.stdout for name in names.split())
     assert "carina --version" in result.stdout
+
+
+def test_ctrl_c_ends_a_command_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "carina", "train", "thermometer", "--epochs", "100000000", "-o", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 120
+        while not (tmp_path / "log.jsonl").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=60)
+    assert (process.returncode, said, errors) == (130, "", "carina: stopped\n")
 
 
 def test_every_public_name_can_be_loaded() -> None:

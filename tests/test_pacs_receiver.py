@@ -14,12 +14,15 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import ComprehensiveSRStorage, CTImageStorage, Verification
 
+from carina.cli import main
 from carina.cli.pacs import Serve, Watch
-from carina.errors import UsageError, WeightsError
+from carina.errors import InputError, UsageError, WeightsError
+from carina.pacs.deidentify import deidentify_files
 from carina.pacs.http import PacsError
 from carina.pacs.queue import Entry, NoSpaceError, Origin, Queue, Study
 from carina.pacs.receiver import Receiver
 from carina.pacs.worker import Plan, Worker
+from made_reports import report
 from pacs_samples import PATIENT_ID, free_port, need, series, storescu, study_uid, until
 
 
@@ -208,6 +211,59 @@ def test_an_analysis_that_ended_the_program_again_and_again_is_given_up(queue, r
     assert "ended 3 times" in judge(queue).entry().reason
 
 
+def test_a_study_of_which_an_image_may_not_leave_fails_and_the_next_one_is_handled(queue, files, tmp_path, monkeypatch):
+    def analysed(self, study, entry, work):
+        burned = pydicom.dcmread(files[0])
+        burned.BurnedInAnnotation = "YES"
+        (work / "images").mkdir(parents=True)
+        burned.save_as(work / "images" / "1.dcm")
+        (work / "out" / "case").mkdir(parents=True)
+        (work / "out" / "case" / "report.json").write_text(report("1.2", ()).to_json())
+        return ""
+
+    monkeypatch.setattr(Worker, "_detect", analysed)
+    for uid in ("1.2.3", "1.2.4"):
+        queue.add(uid, "1.2.3.4", "1.2.3.4.5", b"DICM", Origin())
+    studies = list(queue.studies())
+    for study in studies:
+        study.save(Entry(state="analysing", judged=1, series="x", result="r"))
+    plan = Plan(images=True, prepare=lambda paths, folder: deidentify_files(paths, folder, queue.secret))
+    for _ in range(2):
+        Worker(queue, plan, lambda _: None).step()
+        for study in studies:
+            assert study.entry().state == "failed"
+            assert "burned into its pixels" in study.entry().reason
+            assert not list((study.folder / "work").iterdir())
+    assert [one["event"] for one in events(queue)].count("failed") == 2, "it is not tried again as it is"
+
+
+def test_a_study_whose_images_cannot_be_read_is_waited_for_and_then_fails(queue, monkeypatch):
+    def refuse(_):
+        raise InputError("nothing readable")
+
+    monkeypatch.setattr("carina.pacs.worker.list_series", refuse)
+    queue.add("1.2.3", "1.2.3.4", "1.2.3.4.5", b"DICM", Origin())
+    queue.finished("1.2.3")
+    assert judge(queue, patience_s=600).entry().state == "receiving"
+    for _ in range(2):
+        entry = judge(queue).entry()
+        assert (entry.state, entry.reason) == ("failed", "nothing readable")
+    assert [one["event"] for one in events(queue)].count("failed") == 1
+
+
+def test_a_folder_that_cannot_be_deleted_does_not_end_the_program(queue, monkeypatch):
+    tried = []
+
+    def fails(_):
+        tried.append(1)
+        raise PermissionError("may not be deleted")
+
+    monkeypatch.setattr("carina.pacs.worker.TICK_S", 0.01)
+    monkeypatch.setattr(queue, "purge", fails)
+    Worker(queue, Plan(), lambda _: None).run(lambda: bool(tried))
+    assert tried
+
+
 def test_a_delivery_that_broke_off_goes_on_with_what_is_left(queue):
     queue.add("1.2.3", "1.2.3.4", "1.2.3.4.5", b"DICM", Origin("PACS"))
     study = the_study(queue)
@@ -311,18 +367,29 @@ def test_hashes_cannot_be_computed_elsewhere(queue, tmp_path):
         (Serve(to="nowhere"), "AETITLE@HOST:PORT"),
         (Serve(node=("A@b:99999",)), "AETITLE@HOST:PORT"),
         (Serve(format="seg,whatever"), "unknown format"),
+        (Serve(threshold=50), "not a probability"),
+        (Serve(threshold=float("nan")), "not a probability"),
         (Serve(keep_hours=-1), "--keep-hours -1: expected 0 or more"),
         (Serve(keep_hours=math.nan), "--keep-hours nan"),
         (Serve(timeout_s=-5), "--timeout-s -5: expected more than 0"),
         (Serve(weights=Path("nope")), "--weights nope is no folder"),
         (Serve(device="gpu"), "unknown device 'gpu'"),
         (Watch(webhook="0.0.0.0:80"), "open to others"),
+        (Watch(webhook="127.0.0.1:70000"), "no port 70000"),
     ],
 )
 def test_what_cannot_be_carried_out_is_refused_at_the_start(command, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=said):
         command.run()
+
+
+def test_wrong_usage_is_exit_code_2(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["pacs", "serve", "-f", str(tmp_path / "q"), "--threshold", "50"])
+    assert stop.value.code == 2
+    assert "not a probability" in capsys.readouterr().err
+    assert not (tmp_path / "q").exists()
 
 
 def test_weights_that_cannot_be_loaded_are_refused_at_the_start(tmp_path):

@@ -15,14 +15,24 @@ from pynetdicom.sop_class import CTImageStorage
 
 from carina.errors import InputError, UsageError
 from carina.pacs.dicomweb import DicomWeb, only_part
+from carina.pacs.follow import Follower
 from carina.pacs.http import Http, PacsError
+from carina.pacs.orthanc import Orthanc
+from carina.pacs.queue import Origin, Queue
 from carina.pacs.send import Node, destination, send
-from pacs_samples import series
+from pacs_samples import series, until
 
 
 @contextlib.contextmanager
 def answering(
-    body: bytes, *, status=200, forever=False, slow_s=0.0, kind="application/json", seen: list | None = None
+    body: bytes,
+    *,
+    status=200,
+    forever=False,
+    slow_s=0.0,
+    kind="application/json",
+    seen: list | None = None,
+    paths: dict[str, bytes] | None = None,
 ) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -32,7 +42,7 @@ def answering(
             self.send_header("Content-Type", kind)
             self.end_headers()
             with contextlib.suppress(OSError):
-                self.wfile.write(body)
+                self.wfile.write((paths or {}).get(self.path.partition("?")[0], body))
                 while forever:
                     self.wfile.write(body)
                     time.sleep(slow_s)
@@ -126,6 +136,39 @@ def test_a_password_in_the_address_is_refused():
 def test_a_search_that_answers_nonsense_is_refused(body):
     with answering(body) as url, Http(url) as http, pytest.raises(InputError, match=r"list|JSON|UID|0020000E"):
         DicomWeb(http).series("1.2.3")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{}", b"<html>", b'"\xff"', b"[{}]", b'[{"ID": "a"}]', b'[{"ID": "a", "MainDicomTags": {"Modality": "CT"}}]'],
+)
+def test_an_orthanc_that_answers_nonsense_is_said_so(body):
+    with answering(body) as url, Http(url) as http:
+        for ask in (
+            Orthanc(http).last_change,
+            lambda: Orthanc(http).changes(0),
+            lambda: Orthanc(http).ct_instances("s"),
+        ):
+            with pytest.raises(PacsError, match="something else than an Orthanc does"):
+                ask()
+
+
+def test_an_orthanc_that_answers_nonsense_is_asked_again(tmp_path):
+    queue, seen = Queue(tmp_path / "q", free_bytes=0), []
+    change = b'{"Changes": [{"Seq": 1, "ChangeType": "StableStudy", "ID": "s"}], "Last": 1, "Done": true}'
+    with answering(b"[{}]", paths={"/changes": change}, seen=seen) as url, Http(url) as http:
+        follower = Follower(queue, Orthanc(http), Origin(url=url), every_s=0.01, from_start=True)
+        thread = threading.Thread(target=follower.run)
+        thread.start()
+        assert follower.asked.wait(30)
+        asked = len(seen)
+        follower.wake()
+        until(lambda: len(seen) > asked, 30)
+        assert thread.is_alive()
+        follower.stop()
+        thread.join()
+    assert "something else than an Orthanc does" in (tmp_path / "q" / "audit.jsonl").read_text()
+    queue.close()
 
 
 def test_a_service_that_does_not_store_everything_has_failed(tmp_path):

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from carina.models.card import Card, save_model
 from carina.pipeline import Detector
-from carina.pipeline.classify import join
 from carina.serve.crops import CropClassifier, Crops, parse_crops
 from carina.serve.problems import ProblemError
 from serve_samples import CROP_ZYX, write_weights
@@ -139,7 +138,7 @@ def test_both_stages_are_joined_as_in_the_pipeline(classifier, tmp_path):
     answers = classifier.answer(crops, list(second))["answers"]
     assert [answer["p_nodule_basis"] for answer in answers] == ["second stage alone", "both stages", "both stages"]
     assert answers[0]["p_nodule"] == second[0]
-    expected = join(np.array([0.2, 0.9]), second[1:], detector.classifier.card)
+    expected = detector.classifier.card.calibration.probability(np.array([0.2, 0.9]), second[1:])
     assert [answer["p_nodule"] for answer in answers[1:]] == pytest.approx(expected.tolist())
 
 

@@ -9,6 +9,7 @@ import pytest
 from carina.errors import UsageError
 from carina.serve.folder import StateFolder
 from carina.serve.jobs import MOST_ATTEMPTS, JobStore, UnknownJobError
+from carina.serve.present import job_json
 from carina.serve.problems import ProblemError
 
 
@@ -71,6 +72,24 @@ def test_a_job_that_was_cut_off_is_tried_again_and_fails_in_the_end(store):
     assert not store.try_again(store.claim().id, "cut off")
     job = store.get("a")
     assert (job.state, job.problem) == ("failed", "crashed")
+
+
+@pytest.mark.parametrize(
+    ("problem", "title"),
+    [
+        ("input-refused", "The study was refused"),
+        ("no-memory", "The study does not fit into memory"),
+        ("job-timeout", "The analysis took too long"),
+        ("crashed", "The analysis ended unexpectedly"),
+        ("no-space", "The server cannot store more"),
+        ("internal", "The server failed"),
+    ],
+)
+def test_a_failed_job_says_what_failed(store, problem, title):
+    add(store, "a")
+    store.failed(store.claim().id, problem, "why")
+    error = {"type": f"urn:carina:problem:{problem}", "title": title, "detail": "why"}
+    assert job_json(store.get("a"))["error"] == error
 
 
 def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_is_told(store):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from carina.cli import main
 from carina.cli.serve import Serve
 from carina.errors import UsageError
 from carina.serve.problems import ProblemError
@@ -76,6 +77,15 @@ def test_pages_and_probes_need_no_token(path):
 def test_a_port_that_cannot_be_is_refused(port):
     with pytest.raises(UsageError, match=r"from 0 .* to 65535"):
         listen(Settings(Path(), port=port))
+
+
+@pytest.mark.parametrize("threshold", ["50", "-0.1", "nan"])
+def test_a_threshold_that_is_no_probability_is_wrong_usage(threshold, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["serve", "--port", "0", "--folder", str(tmp_path / "jobs"), "--threshold", threshold])
+    assert stop.value.code == 2
+    assert "not a probability" in capsys.readouterr().err
+    assert not (tmp_path / "jobs").exists()
 
 
 def test_an_open_address_needs_a_token(tmp_path, monkeypatch):

@@ -7,11 +7,12 @@ Must not know how findings are made or drawn.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from carina.errors import InputError
+from carina.errors import InputError, UsageError
 from carina.geometry import Shape3, Vector3
 
 SCHEMA_VERSION = "1.0"
@@ -19,6 +20,19 @@ RESEARCH_USE = "For research use only. Not for diagnosis."
 
 MOST_FINDINGS = 255
 """No report lists more: its mask holds one byte per voxel."""
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Refuse a lowest ``p_nodule`` that is no probability: every CT would silently have no findings, or all candidates.
+
+    Args:
+        threshold: None where none was given.
+
+    Raises:
+        UsageError: not a number from 0 to 1.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:  # nor is NaN
+        raise UsageError(f"a threshold of {threshold} is not a probability; give a number from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -170,6 +184,19 @@ class Report:
                 f"the report has schema version {report.schema_version}, this Carina reads {SCHEMA_VERSION}"
             )
         return report
+
+    @classmethod
+    def read(cls, path: Path) -> "Report":
+        """Read a report from its file.
+
+        Raises:
+            InputError: as ``from_json``, with the file's name.
+            OSError: the file cannot be read.
+        """
+        try:
+            return cls.from_json(path.read_bytes())
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
     @staticmethod
     def json_schema() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The command line: one dataclass per command with ``run()``; heavy imports happen inside ``run``.
 
 ``carina COMMAND`` imports only that command's module, so that help and short commands answer at once.
-Exit codes: 0 done, 1 bad input or data, 2 usage.
+Exit codes: 0 done, 1 bad input or data, 2 usage, 130 stopped by Ctrl-C.
 """
 
 import logging
@@ -95,6 +95,9 @@ def main(arguments: list[str] | None = None) -> None:
     except CarinaError as error:
         print(f"carina: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+    except KeyboardInterrupt:
+        print("carina: stopped", file=sys.stderr)
+        raise SystemExit(130) from None  # as the shell says of a program that Ctrl-C ended
     except BrokenPipeError:  # whoever read our output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -42,7 +42,7 @@ class Demo:
         if code:
             return code
         reports = sorted(results.glob("*/report.json"), key=lambda path: path.stat().st_mtime)
-        findings = Report.from_json(reports[-1].read_bytes()).findings
+        findings = Report.read(reports[-1]).findings
         print("\ntruth: type           diameter  found as")
         for nodule in phantom.nodules:
             hits = [

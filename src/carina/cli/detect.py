@@ -1,8 +1,12 @@
 """``carina detect``: nodule reports for one or many CTs."""
 
 import csv
+import fcntl
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -64,8 +68,7 @@ class Detect:
         inputs = list(chain.from_iterable(self.input))
         if not inputs:
             raise UsageError("detect needs an input: -i FOLDER_OR_FILE ...")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise UsageError(f"--threshold {self.threshold} is not a probability; give a number from 0 to 1")
+        ledger = _Ledger(self.output)
         from carina.pipeline import Detector
 
         detector = Detector.load(
@@ -76,26 +79,25 @@ class Detect:
             sensitivity=self.sensitivity,
             first_stage_only=self.first_stage_only,
         )
-        ledger = _Ledger(self.output)
-        done = {row["input"] for row in ledger.rows if row["status"] == "done"} if self.resume else set()
+        self.output.mkdir(parents=True, exist_ok=True)
         failures = 0
         for text in inputs:
-            if text in done:
+            if self.resume and ledger.holds(text):
                 self._say(f"{text}: done before, left out")
                 continue
             try:
-                row = self._one(text, detector, formats, ledger)
+                self._one(text, detector, formats, ledger)
             except (CarinaError, OSError) as error:  # OSError: the disk is full, a file may not be read or written
                 failures += 1
-                row = {"input": text, "status": "failed", "message": str(error)}
+                with ledger.alone():
+                    ledger.add({"input": text, "status": "failed", "message": str(error)})
                 named = str(error) if text in str(error) else f"{text}: {error}"
                 print(f"carina: {named}", file=sys.stderr)
-            ledger.add(row)
         if failures and len(inputs) > 1:
             self._say(f"{failures} of {len(inputs)} inputs failed; see {ledger.path}")
         return 1 if failures else 0
 
-    def _one(self, text: str, detector: "Detector", formats: list[str], ledger: "_Ledger") -> dict[str, str]:
+    def _one(self, text: str, detector: "Detector", formats: list[str], ledger: "_Ledger") -> None:
         from carina.report import DICOM_FORMATS, write_report
         from carina.volume import ending_of
 
@@ -105,8 +107,18 @@ class Detect:
         with _Progress(text, shown=not self.quiet and sys.stderr.isatty()) as progress:
             detection = detector.detect(Path(text), series_uid=self.series, progress=progress)
         report = detection.report
-        folder = self.output / ledger.folder_for(report.case_id, text)
-        written = write_report(report, folder, formats, volume=detection.volume, labels=detection.mask)
+        answer = report.patient.p_malignant
+        row = {
+            "input": text,
+            "status": "done",
+            "findings": str(len(report.findings)),
+            "p_malignant": "" if answer is None else f"{answer:.4f}",
+            "seconds": f"{sum(report.seconds.values()):.1f}",
+        }
+        with ledger.alone():
+            folder = self.output / ledger.folder_for(report.case_id, text)
+            written = write_report(report, folder, formats, volume=detection.volume, labels=detection.mask)
+            ledger.add(row | {"case": folder.name})
         if self.json:
             print(json.dumps(json.loads(report.to_json())))
         self._say(_summary_line(text, detection))
@@ -115,15 +127,6 @@ class Detect:
         if self.verbose:
             for stage, seconds in report.seconds.items():
                 self._say(f"  {stage:9s} {seconds:7.2f} s")
-        answer = report.patient.p_malignant
-        return {
-            "input": text,
-            "case": folder.name,
-            "status": "done",
-            "findings": str(len(report.findings)),
-            "p_malignant": "" if answer is None else f"{answer:.4f}",
-            "seconds": f"{sum(report.seconds.values()):.1f}",
-        }
 
     def _say(self, line: str) -> None:
         if not self.quiet:
@@ -142,30 +145,56 @@ def _summary_line(text: str, detection: "Detection") -> str:
 class _Ledger:
     """``summary.csv`` of an output folder: one row per input, rewritten whole after every case.
 
-    What earlier runs left there stays: another patient's case is never written over.
+    What earlier runs left there stays, and what others write meanwhile: another patient's case is never written over.
     """
 
     def __init__(self, output: Path) -> None:
-        output.mkdir(parents=True, exist_ok=True)
         self.path = output / "summary.csv"
-        self.rows: list[dict[str, str]] = []
-        if self.path.exists():
-            with self.path.open(newline="", errors="surrogateescape") as file:
-                self.rows = list(csv.DictReader(file))
+        self._rows = self._read()
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            if not {"input", "case", "status"} <= set(reader.fieldnames or ()):
+                raise InputError(f"{self.path}: not written by carina detect; choose another output folder")
+            return list(reader)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Know what all others have written into the folder, and let nobody else write meanwhile."""
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            self._rows = self._read()
+            yield
+        finally:
+            os.close(folder)
+
+    def holds(self, text: str) -> bool:
+        """Whether an earlier run has finished this input."""
+        return any(row["status"] == "done" and _same(row["input"], text) for row in self._rows)
 
     def folder_for(self, case_id: str, text: str) -> str:
         """The case's folder; a second input of the same name gets a number."""
-        taken = {row.get("case") for row in self.rows if row["input"] != text}
+        taken = {row["case"] for row in self._rows if not _same(row["input"], text)}
         names = (case_id, *(f"{case_id}-{n}" for n in range(2, len(taken) + 3)))
         return next(name for name in names if name not in taken)
 
     def add(self, row: dict[str, str]) -> None:
-        self.rows = [r for r in self.rows if r["input"] != row["input"]] + [row]
+        """Write the input's row; within ``alone``."""
+        self._rows = [other for other in self._rows if not _same(other["input"], row["input"])] + [row]
         # Names of files need not be UTF-8.
         with replacing(self.path) as draft, draft.open("w", newline="", errors="surrogateescape") as file:
             writer = csv.DictWriter(file, SUMMARY, restval="")
             writer.writeheader()
-            writer.writerows(self.rows)
+            writer.writerows(self._rows)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two spellings name one file or folder."""
+    return one == other or os.path.realpath(one) == os.path.realpath(other)
 
 
 class _Progress:

@@ -8,6 +8,7 @@ import tyro
 
 from carina.cli.seed import Seed
 from carina.errors import UsageError
+from carina.findings import check_threshold
 from carina.replacing import replacing
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Gallery(_Truth):
         from carina.evaluate.pipeline import read_reports
         from carina.evaluate.tables import read_detections, read_nodules
 
-        _check_probability("--threshold", self.threshold)
+        check_threshold(self.threshold)
         reports = read_reports(self.results)
         reported = sorted({report.input.series_uid or report.case_id for report in reports})
         detections = read_detections(self.results)
@@ -194,7 +195,7 @@ class Nodule(_Output):
         from carina.evaluate.present import present_nodules
         from carina.evaluate.tables import read_detections
 
-        _check_probability("--threshold", self.threshold)
+        check_threshold(self.threshold)
         if self.annotations is None:
             is_nodule, p_nodule = read_classified(self.predictions)
         else:
@@ -301,8 +302,8 @@ class Pipeline(_Output):
         from carina.evaluate.present import present_pipeline
         from carina.io.luna import read_malignancy
 
-        _check_probability("--threshold", self.threshold)
-        _check_probability("--malignancy-threshold", self.malignancy_threshold)
+        check_threshold(self.threshold)
+        check_threshold(self.malignancy_threshold)
         score = score_pipeline(
             read_reports(self.reports),
             MalignancyTable.of(read_malignancy(self.malignancy, any_name=True)),
@@ -333,8 +334,3 @@ def _names(first: Path, second: Path) -> tuple[str, str]:
     if first.name != second.name:
         return first.name, second.name
     return str(first), str(second) if first != second else f"{second} (again)"
-
-
-def _check_probability(option: str, value: float | None) -> None:
-    if value is not None and not 0 <= value <= 1:
-        raise UsageError(f"{option} {value:g} is not a probability; give a number from 0 to 1")

@@ -26,15 +26,26 @@ class Info:
 
         from carina.errors import UsageError
         from carina.io import list_series
+        from carina.volume import ending_of
 
         if not self.path:
             raise UsageError("info needs a path: a folder or files")
-        infos = list_series(self.path)
+        # Single DICOM files are slices of one series; what else is named stands for itself, as in `carina detect`.
+        alone = [path for path in self.path if path.is_dir() or ending_of(path) is not None]
+        slices = [path for path in self.path if path not in alone]
+        inputs = [list_series(paths) for paths in (*([path] for path in alone), slices) if paths]
+        infos = [info for found in inputs for info in found]
         if self.json:
             print(msgspec.json.format(msgspec.json.encode(infos), indent=2).decode())
         else:
             print("\n".join(_lines(infos)))
+            if any(_undecided(found) for found in inputs):
+                print("none is read by default (several patients, or several images): name one")
         return 0 if any(info.usable for info in infos) else 1
+
+
+def _undecided(found: "list[SeriesInfo]") -> bool:
+    return any(info.usable for info in found) and not any(info.chosen for info in found)
 
 
 def _lines(infos: "list[SeriesInfo]") -> list[str]:
@@ -57,6 +68,4 @@ def _lines(infos: "list[SeriesInfo]") -> list[str]:
         if verdict:
             lines.append(f"{' ' * (widths[0] + 2)}{verdict}")
     lines.append("* read by default   + can be read   - refused")
-    if any(info.usable for info in infos) and not any(info.chosen for info in infos):
-        lines.append("none is read by default (several patients, or several images): name one")
     return lines

@@ -52,7 +52,7 @@ class Show(_Chosen):
     """The whole card of a model, without its list of series."""
 
     name: tyro.conf.Positional[str]
-    """Name of the model, or what it answers: segmentation, nodule, malignancy."""
+    """Name of the model or of its file, or what it answers: segmentation, nodule, malignancy."""
     series: bool = False
     """Print the series that it learned from, one per line, and nothing else."""
 

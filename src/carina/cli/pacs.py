@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from carina.errors import UsageError
+from carina.findings import check_threshold
+from carina.serve.settings import LOOPBACK
 
 if TYPE_CHECKING:
     from carina.pacs.queue import Origin, Queue
     from carina.pacs.worker import Deliver, Plan, Worker
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass
@@ -80,6 +80,7 @@ class _Common:
         from carina.report import check_formats
 
         check_formats(self._formats())
+        check_threshold(self.threshold)
         if not self.keep_hours >= 0:
             raise UsageError(f"--keep-hours {self.keep_hours:g}: expected 0 or more")
         if not self.timeout_s > 0:
@@ -282,7 +283,10 @@ def _address(text: str) -> tuple[str, int]:
         raise UsageError(
             f"--webhook {text!r} is open to others; use an address of this machine, such as 127.0.0.1:8099"
         )
-    return match[1], int(match[2])
+    port = int(match[2])
+    if port > 65535:
+        raise UsageError(f"--webhook {text!r}: there is no port {port}; they run from 0 (any free one) to 65535")
+    return match[1], port
 
 
 def _check_extra() -> None:

@@ -45,9 +45,10 @@ class Robustness:
         if not 0 <= self.nodules <= MOST_NODULES:
             raise UsageError(f"--nodules {self.nodules}: expected 0 to {MOST_NODULES}")
         volume = read_ct(self.input)
-        known = [row for row in read_annotations(self.annotations) if row.series_uid == volume.source.series_uid]
+        name = volume.source.case_id
+        known = [row for row in read_annotations(self.annotations, any_name=True) if row.series_uid == name]
         if not known:
-            raise UsageError(f"{self.annotations} names no nodule of series {volume.source.series_uid}")
+            raise UsageError(f"{self.annotations} names no nodule of {name}")
         detector = Detector.load(self.weights, device=self.device)
         with tqdm(total=len(CHANGES), unit="change", disable=self.quiet) as bar:
             result = robustness(

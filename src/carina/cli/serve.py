@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from carina.errors import UsageError
+from carina.findings import check_threshold
 from carina.serve.limits import GIB, Limits
 from carina.serve.settings import LOOPBACK, Settings
 
@@ -77,6 +78,7 @@ class Serve:
         Raises:
             UsageError: values out of range, or an open address without a token.
         """
+        check_threshold(self.threshold)
         token = self._token()
         if self.host not in LOOPBACK and token is None and not self.allow_anonymous:
             raise UsageError(

@@ -31,7 +31,7 @@ from carina.io.luna import (
     read_malignancy,
     read_scans,
 )
-from carina.io.read import list_series
+from carina.io.read import folders_below, list_series
 from carina.io.series import why_none
 from carina.volume import ending_of, stem_of
 
@@ -166,10 +166,9 @@ def _scans_below(root: Path, refused: dict[str, str]) -> Iterator[Case]:
         yield Case(uid, path, subset=_subset_of(path.parent))
     if found:
         return
-    for folder in sorted({root, *(f for f in root.rglob("*") if f.is_dir())}):
+    for folder, files in folders_below(root):
         if folder.name == "masks":
             continue
-        files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
         images = [f for f in files if ending_of(f) is not None]
         yield from (Case(_name(f), f, subset=_subset_of(folder)) for f in images)
         others = [f for f in files if f not in images and f.suffix.lower() not in _NO_SCAN]

@@ -52,7 +52,7 @@ class PrecisionRecall:
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class Reliability:
     """Whether probabilities mean what they say. One entry per equal-width bin of [0, 1] that holds cases.
 
     Attributes:
@@ -191,9 +191,9 @@ def precision_recall(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray
     return PrecisionRecall(recall, precision, float(np.sum(np.diff(recall, prepend=0.0) * precision)))
 
 
-def calibration(
+def reliability(
     positive: Bool[np.ndarray, " n"], probability: Float64[np.ndarray, " n"], bins: int = 10
-) -> Calibration:
+) -> Reliability:
     """Compare probabilities with how often they come true.
 
     Args:
@@ -212,7 +212,7 @@ def calibration(
     said = np.bincount(member, probability, bins)[filled] / count[filled]
     came = np.bincount(member, positive, bins)[filled] / count[filled]
     clipped = np.clip(probability, 1e-12, 1 - 1e-12)
-    return Calibration(
+    return Reliability(
         mean_probability=said,
         fraction=came,
         fraction_interval=tuple(wilson_interval(f * n, int(n)) for f, n in zip(came, count[filled], strict=True)),

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from carina.errors import InputError
-from carina.evaluate.curves import Calibration, Roc, calibration, clustered_auc_interval, roc
+from carina.evaluate.curves import Reliability, Roc, clustered_auc_interval, reliability, roc
 from carina.evaluate.malignancy import MalignancyTable, number_groups
 from carina.models.malignancy import DiameterRule, RuleEvidence, Scale
 
@@ -33,7 +33,7 @@ class HeldOut:
     scale: Scale
     probability: Float64[np.ndarray, " n"]
     roc: Roc
-    calibration: Calibration
+    calibration: Reliability
 
 
 def held_out(
@@ -70,7 +70,7 @@ def held_out(
         scale=scale,
         probability=probability,
         roc=roc(table.malignant, probability),
-        calibration=calibration(table.malignant, probability),
+        calibration=reliability(table.malignant, probability),
     )
 
 

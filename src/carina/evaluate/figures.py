@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from carina.evaluate.confusion import Confusion
-from carina.evaluate.curves import Calibration, PrecisionRecall, Roc, corners
+from carina.evaluate.curves import PrecisionRecall, Reliability, Roc, corners
 from carina.evaluate.froc import Curve, Interval
 from carina.evaluate.page import Line, Plot, Table
 
@@ -21,7 +21,7 @@ MOST_POINTS = 1000
 DIAGONAL = Line("", ((0.0, 0.0), (1.0, 1.0)), dashed=True)
 
 
-def calibration_rows(figures: Calibration) -> tuple[tuple[str, str], ...]:
+def calibration_rows(figures: Reliability) -> tuple[tuple[str, str], ...]:
     """The errors of probabilities, as rows of a table."""
     return (
         ("calibration error (ECE)", f"{figures.expected_error:.4f}"),
@@ -87,7 +87,7 @@ def thin_precision_recall(curve: PrecisionRecall) -> PrecisionRecall:
     return replace(curve, recall=curve.recall[kept], precision=curve.precision[kept])
 
 
-def reliability_plot(name: str, figures: Calibration) -> Plot:
+def reliability_plot(name: str, figures: Reliability) -> Plot:
     """How often probabilities come true, with intervals."""
     points = points_of(figures.mean_probability, figures.fraction)
     line = Line(f"{name}, ECE {figures.expected_error:.3f}", points, figures.fraction_interval, marks=True)

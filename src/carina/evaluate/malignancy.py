@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float64, Int64
 
 from carina.errors import InputError
 from carina.evaluate.curves import (
-    Calibration,
+    Reliability,
     Roc,
     auc,
-    calibration,
     clustered_auc_interval,
+    reliability,
     resampled_groups,
     roc,
 )
@@ -115,7 +115,7 @@ class AgainstSize:
     size: Roc
     gain: float
     gain_interval: Interval
-    calibration: Calibration
+    calibration: Reliability
 
 
 def size_baseline(table: MalignancyTable, series: Sequence[str], *, seed: int = 0) -> SizeBaseline:
@@ -177,7 +177,7 @@ def compare_with_size(
         size=by_size,
         gain=by_network.auc - by_size.auc,
         gain_interval=interval(np.array(gains), 0.95),
-        calibration=calibration(malignant, probability),
+        calibration=reliability(malignant, probability),
     )
 
 

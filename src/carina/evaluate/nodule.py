@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float64
 from carina.errors import InputError
 from carina.evaluate.confusion import Confusion, confusion
 from carina.evaluate.curves import (
-    Calibration,
     PrecisionRecall,
+    Reliability,
     Roc,
-    calibration,
     precision_recall,
+    reliability,
     roc,
 )
 from carina.evaluate.match import Matches, Outcome
@@ -41,7 +41,7 @@ class NoduleScore:
     confusion: Confusion
     roc: Roc
     precision_recall: PrecisionRecall
-    calibration: Calibration
+    calibration: Reliability
 
 
 def score_nodules(
@@ -55,7 +55,7 @@ def score_nodules(
     said = (p_nodule >= threshold).astype(np.int64)
     return NoduleScore(
         threshold=threshold,
-        calibration=calibration(is_nodule, p_nodule),
+        calibration=reliability(is_nodule, p_nodule),
         confusion=confusion(is_nodule.astype(np.int64), said, CLASSES),
         roc=roc(is_nodule, p_nodule),
         precision_recall=precision_recall(is_nodule, p_nodule),

@@ -9,12 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from scipy.special import expit, logit
 
 from carina.errors import InputError
-from carina.evaluate.curves import Calibration as Reliability
-from carina.evaluate.curves import calibration as reliability
-from carina.evaluate.curves import roc
+from carina.evaluate.curves import Reliability, reliability, roc
 from carina.evaluate.froc import Froc, froc
 from carina.evaluate.groups import GroupSensitivity, sensitivity_by_group
 from carina.evaluate.match import Matches, Outcome, match
@@ -22,7 +19,7 @@ from carina.evaluate.tables import Detections, Nodules, read_detections_with, re
 from carina.io import read_image
 from carina.io.luna import IGNORE, Candidate, LunaCohort, read_candidates
 from carina.learn.calibrate import fit_logistic
-from carina.models.card import Calibration, Card, ReliabilityBin
+from carina.models.card import Calibration, Card, ReliabilityBin, log_odds
 
 OPERATING_RATES = {"high": 4.0, "balanced": 1.0, "specific": 0.25}
 """False positives per scan that each sensitivity setting allows on held-out data, not counting look-alikes."""
@@ -186,21 +183,19 @@ def calibrate(parts: Sequence[Judged], *, bootstraps: int = 1000, seed: int = 0)
     if np.isnan(whole.classification).any():
         raise InputError("some candidates have no classification score; run `carina detect --threshold 0` again")
     kept = whole.counted
-    features = np.column_stack([_log_odds(whole.segmentation), _log_odds(whole.classification)])[kept]
+    first, second = whole.segmentation[kept], whole.classification[kept]
     truth = whole.truth[kept] == 1
     patient = np.array([whole.patients.get(uid, uid) for uid in whole.detections.series_uid])[kept]
     if len(set(patient)) < 2:
         raise InputError("all candidates are of one patient, and folds are made of whole patients; hold out more")
-    fit = _fit(features, truth)
+    fit = _fit(first, second, truth)
     honest = np.zeros(len(truth))
     folds = np.unique(patient, return_inverse=True)[1] % FOLDS
     for fold in range(FOLDS):
         inside = folds == fold
-        honest[inside] = _apply(_fit(features[~inside], truth[~inside]), features[inside])
-    joined = replace(
-        whole.detections,
-        score=_apply(fit, np.column_stack([_log_odds(whole.segmentation), _log_odds(whole.classification)])),
-    )
+        fold_fit = _fit(first[~inside], second[~inside], truth[~inside])
+        honest[inside] = fold_fit.probability(first[inside], second[inside])
+    joined = replace(whole.detections, score=fit.probability(whole.segmentation, whole.classification))
     result = _froc(joined, whole, bootstraps, seed)
     alone = {
         "first_stage": whole.segmentation,
@@ -274,7 +269,10 @@ def _cut(result: Froc, rate: float) -> float:
     return min(1.0, float(np.ceil(cut * 1e4) / 1e4))
 
 
-def _fit(features: Float64[np.ndarray, "n 2"], truth: Bool[np.ndarray, " n"]) -> Calibration:
+def _fit(
+    segmentation: Float64[np.ndarray, " n"], classification: Float64[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]
+) -> Calibration:
+    features = np.column_stack([log_odds(segmentation), log_odds(classification)])
     intercept, (first, second) = fit_logistic(features, truth)
     return Calibration(
         "logistic regression on the log-odds of both stages, on held-out candidates",
@@ -282,15 +280,6 @@ def _fit(features: Float64[np.ndarray, "n 2"], truth: Bool[np.ndarray, " n"]) ->
         float(first),
         float(second),
     )
-
-
-def _apply(fit: Calibration, features: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, " n"]:
-    weights = [fit.segmentation, fit.classification]
-    return np.asarray(expit(fit.intercept + features @ weights))
-
-
-def _log_odds(probability: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    return np.asarray(logit(np.clip(probability, 1e-4, 1 - 1e-4)))
 
 
 def _triple(position: Float64[np.ndarray, "3"]) -> tuple[float, float, float]:

@@ -55,7 +55,7 @@ def read_reports(folder: Path) -> list[Report]:
     paths = sorted(folder.rglob("report.json"))
     if not paths:
         raise InputError(f"{folder}: no report.json in this folder or below it; expected output of `carina detect`")
-    return [Report.from_json(path.read_bytes()) for path in paths]
+    return [Report.read(path) for path in paths]
 
 
 def score_pipeline(

@@ -214,7 +214,7 @@ def _read_detections(
     files = sorted(path.rglob("findings.csv")) if path.is_dir() else [path]
     if not files:
         raise InputError(f"{path}: no findings.csv in this folder or below it; expected output of `carina detect`")
-    reports = [Report.from_json(file.read_bytes()) for file in sorted(path.rglob("report.json"))]
+    reports = [Report.read(file) for file in sorted(path.rglob("report.json"))]
     uids: list[str] = []
     file_of: dict[str, Path] = {}
     blocks: list[Float64[np.ndarray, "columns n"]] = []

@@ -99,7 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError as error:
         raise WeightsError(f"no {MANIFEST} in {folder}; carina export writes one") from error
-    except msgspec.DecodeError as error:
+    except ValueError as error:  # no JSON, other JSON, or bytes that are not UTF-8
         raise WeightsError(f"{path} is not a manifest of exported networks: {error}") from error
     for entry in manifest.networks.values():
         for artefact in entry.artefacts:

@@ -48,7 +48,6 @@ def write_triton(folder: Path, manifest: Manifest) -> Path:
 
 def triton_config(name: str, entry: NetworkEntry) -> str:
     """The server's configuration of one network: batches are gathered by the server itself."""
-    preferred = ", ".join(str(size) for size in (4, 8, 16) if size <= _MOST_IN_BATCH)
     # Slabs of different size cannot share a batch; the server pads nothing, so it gathers those of one size.
     return f"""name: "{name}"
 backend: "onnxruntime"
@@ -68,7 +67,7 @@ output [
   }}
 ]
 dynamic_batching {{
-  preferred_batch_size: [ {preferred} ]
+  preferred_batch_size: [ 4, 8, 16 ]
   max_queue_delay_microseconds: {_WAIT_US}
 }}
 instance_group [

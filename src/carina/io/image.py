@@ -19,7 +19,7 @@ from carina.errors import GeometryError, InputError
 from carina.geometry import Geometry
 from carina.io.hu_values import check_plausible, to_hu
 from carina.io.native_stderr import caught_stderr
-from carina.io.nifti import not_numbers
+from carina.io.nifti import check_voxel_size, not_numbers
 from carina.io.series import FEWEST_SLICES, SeriesInfo
 from carina.io.uid import is_uid
 from carina.volume import FORMATS, Source, Volume, ending_of, stem_of
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     import SimpleITK
 
 _ITK_NAMES = {"metaimage": "MetaImageIO", "nifti": "NiftiImageIO", "nrrd": "NrrdImageIO"}
+
+_SPACING = re.compile(
+    rb"^\s*(Element(Spacing|Size)\s*=|spacings\s*:|space directions\s*:)", re.MULTILINE | re.IGNORECASE
+)
+"""How a MetaImage or NRRD header says how large the voxels are."""
+
+_HEADER_BYTES = 65_536
+"""More than a MetaImage or NRRD header holds before the voxels."""
 
 
 def series_uid_of(path: Path) -> str | None:
@@ -204,7 +212,18 @@ def _check_kind(path: Path, reader: "SimpleITK.ImageFileReader") -> None:
         raise InputError(f"{path}: {len(size)}-dimensional of size {size}; a CT is one volume of three dimensions")
 
 
+def _check_voxel_size(path: Path, reader: "SimpleITK.ImageFileReader") -> None:
+    """Refuse a file that does not say how large its voxels are: ITK takes 1 mm, and every measure would be wrong."""
+    if FORMATS[ending_of(path) or ""] == "nifti":
+        check_voxel_size(path)
+    elif set(reader.GetSpacing()[:3]) == {1.0}:
+        with path.open("rb") as file:
+            if not _SPACING.search(file.read(_HEADER_BYTES)):
+                raise GeometryError(f"{path}: does not say how large its voxels are; write its spacing into the header")
+
+
 def _geometry_of(path: Path, reader: "SimpleITK.ImageFileReader") -> Geometry:
+    _check_voxel_size(path, reader)
     dimension = reader.GetDimension()
     directions = np.array(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
     try:

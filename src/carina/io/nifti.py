@@ -1,6 +1,7 @@
-"""What ITK keeps quiet about when it reads NIfTI: files that end early, and voxels that are not numbers.
+"""What ITK keeps quiet about when it reads NIfTI: files that end early, voxels that are not numbers or of unknown size.
 
-ITK fills up a short file and turns NaN to 0, which is the HU of water. Must not know what the voxels mean.
+ITK fills up a short file, turns NaN to 0, which is the HU of water, and a voxel's size of 0 to 1 mm. Must not know what
+the voxels mean.
 Header layout: nifti1.h, https://nifti.nimh.nih.gov. NIfTI-2 is refused by ITK before this module sees it.
 """
 
@@ -17,7 +18,7 @@ from typing import IO
 import numpy as np
 from jaxtyping import Bool
 
-from carina.errors import InputError
+from carina.errors import GeometryError, InputError
 
 _HEADER_BYTES = 348
 
@@ -69,6 +70,29 @@ def not_numbers(path: Path) -> Bool[np.ndarray, "*shape"] | None:
     values = np.frombuffer(content, f"{layout.order}{_FLOAT_TYPES[layout.datatype]}", count, layout.offset)
     lost = ~np.isfinite(values)
     return lost.reshape(layout.shape_xyz[::-1]) if lost.any() else None
+
+
+def check_voxel_size(path: Path) -> None:
+    """Check that the header gives one size of the voxels, in ``pixdim`` and where it has one in its ``sform`` too.
+
+    Raises:
+        GeometryError: it gives none, or two.
+    """
+    with _opened(path) as file:
+        header = file.read(_HEADER_BYTES)
+    layout = _layout(header)
+    if layout is None:
+        return  # which reading the voxels refuses
+    pixdim = np.abs(struct.unpack_from(f"{layout.order}3f", header, 80))
+    if not (np.isfinite(pixdim).all() and pixdim.all()):
+        raise GeometryError(f"{path}: does not say how large its voxels are; write its spacing into the header")
+    sform = np.array(struct.unpack_from(f"{layout.order}12f", header, 280)).reshape(3, 4)[:, :3]
+    sides = np.linalg.norm(sform, axis=0)
+    if struct.unpack_from(f"{layout.order}h", header, 254)[0] > 0 and not np.allclose(sides, pixdim, rtol=0.01):
+        by_sform, by_pixdim = (" x ".join(f"{side:g}" for side in sizes) for sizes in (sides, pixdim))
+        raise GeometryError(
+            f"{path}: voxels of {by_sform} by its sform and of {by_pixdim} by its pixdim; put the wrong one right"
+        )
 
 
 @contextmanager

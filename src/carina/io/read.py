@@ -133,12 +133,28 @@ def _files(path: Path) -> Iterator[Path]:
         return
     if not path.is_dir():
         raise InputError(f"{path}: neither a file nor a folder")
-    for folder, below, names in os.walk(path, onerror=_cannot_list):
+    for _, files in folders_below(path):
+        yield from files
+
+
+def folders_below(path: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """A folder and all below it with the files in each, in a fixed order; hidden ones are passed over.
+
+    A link to a folder is followed, once: cohorts are often made of links, and links may lead round in a circle.
+
+    Raises:
+        InputError: a folder may not be listed.
+    """
+    seen: set[str] = set()
+    for folder, below, names in os.walk(path, onerror=_cannot_list, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
         below[:] = sorted(name for name in below if not name.startswith((".", "__MACOSX")))
-        for name in sorted(names):
-            file = Path(folder, name)
-            if not name.startswith(".") and file.is_file():
-                yield file
+        files = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+        yield Path(folder), [file for file in files if file.is_file()]
 
 
 def _cannot_list(error: OSError) -> None:

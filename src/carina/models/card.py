@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from jaxtyping import Float
+from scipy.special import expit, logit
 from torch import nn
 
 from carina.ct.preprocess import Preprocessing
@@ -57,6 +60,15 @@ class Training:
     series_uids: tuple[str, ...] = ()
 
 
+LEAST = 1e-4
+"""Probabilities are taken to be at least this far from 0 and 1: a stage that is certain does not silence the other."""
+
+
+def log_odds(probability: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The logarithms of p / (1 - p), of probabilities that are certain as ``LEAST`` says."""
+    return np.asarray(logit(np.clip(probability, LEAST, 1 - LEAST)))
+
+
 @dataclass(frozen=True)
 class Calibration:
     """How raw answers become probabilities: a logistic regression on log-odds.
@@ -75,6 +87,13 @@ class Calibration:
     intercept: float = 0.0
     segmentation: float = 0.0
     classification: float = 1.0
+
+    def probability(
+        self, segmentation: Float[np.ndarray, " n"], classification: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
+        """Calibrated probability from what the first stage and this network said, as ``log_odds`` takes it."""
+        first, second = log_odds(segmentation), log_odds(classification)
+        return np.asarray(expit(self.intercept + self.segmentation * first + self.classification * second))
 
 
 @dataclass(frozen=True)
@@ -184,7 +203,7 @@ def load_card(path: Path) -> Card:
         return msgspec.json.decode(card_path.read_bytes(), type=Card)
     except FileNotFoundError as error:
         raise WeightsError(f"no model card at {card_path}; weights need a .json file beside them") from error
-    except msgspec.DecodeError as error:
+    except ValueError as error:  # no JSON, other JSON, or bytes that are not UTF-8
         raise WeightsError(f"{card_path} is not a model card: {error}") from error
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from carina.errors import WeightsError
 from carina.models.card import Card, load_card
-from carina.models.malignancy import DiameterRule
+from carina.models.malignancy import RULE_NAME, DiameterRule
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class KnownModel:
     @property
     def name(self) -> str:
         """As reports name it."""
-        return self.card.name if isinstance(self.card, Card) else self.path.stem
+        return self.card.name if isinstance(self.card, Card) else RULE_NAME
 
     @property
     def answers(self) -> str:
@@ -90,9 +90,9 @@ def _is_card(path: Path) -> bool:
         return True
     try:
         content = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):  # no JSON, or bytes that are not UTF-8
         return False
-    return isinstance(content, dict) and content.get("kind") == "diameter-rule"
+    return isinstance(content, dict) and content.get("kind") == RULE_NAME
 
 
 def _read(path: Path) -> KnownModel:

@@ -16,6 +16,9 @@ from carina.replacing import replacing
 
 Scale: TypeAlias = Literal["log", "linear"]
 
+RULE_NAME = "diameter-rule"
+"""The rule's name in reports and lists of models, and the kind of its card."""
+
 SUMMARY = (
     "A rule of size, not a network: it knows the diameter of the nodule and nothing of its density, border, growth "
     "or of the patient. Malignant means that radiologists rated it so; no pathology stands behind it."
@@ -112,7 +115,7 @@ class RatedRule(msgspec.Struct, frozen=True):
         return 0.5 * (1.0 + math.tanh(0.5 * (log_odds + self.spiculation * (spiculation - 1))))
 
 
-class DiameterRule(msgspec.Struct, frozen=True, tag_field="kind", tag="diameter-rule"):
+class DiameterRule(msgspec.Struct, frozen=True, tag_field="kind", tag=RULE_NAME):
     """Probability that a nodule is malignant, from its diameter.
 
     ``p = 1 / (1 + exp(-(intercept + slope * f(diameter))))`` with ``f`` the natural logarithm or the identity.
@@ -168,7 +171,7 @@ class DiameterRule(msgspec.Struct, frozen=True, tag_field="kind", tag="diameter-
             rule = msgspec.json.decode(path.read_bytes(), type=cls)
         except OSError as error:
             raise WeightsError(f"cannot read the malignancy rule {path}: {error.strerror}") from error
-        except msgspec.DecodeError as error:
+        except ValueError as error:  # no JSON, other JSON, or bytes that are not UTF-8
             raise WeightsError(f"{path} is not the card of a diameter rule: {error}") from error
         if not (math.isfinite(rule.intercept) and math.isfinite(rule.slope) and rule.slope > 0):
             raise WeightsError(

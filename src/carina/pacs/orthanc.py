@@ -4,7 +4,7 @@ Must not know what becomes of a study. Needs the extra ``pacs``.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -29,6 +29,27 @@ class _Changes(msgspec.Struct):
     changes: list[Change] = msgspec.field(name="Changes")
     last: int = msgspec.field(name="Last")
     done: bool = msgspec.field(name="Done")
+
+
+class _StudyTags(msgspec.Struct):
+    uid: str = msgspec.field(name="StudyInstanceUID")
+
+
+class _SeriesTags(msgspec.Struct):
+    uid: str = msgspec.field(name="SeriesInstanceUID")
+    modality: str = msgspec.field(name="Modality", default="")
+
+
+class _InstanceTags(msgspec.Struct):
+    uid: str = msgspec.field(name="SOPInstanceUID")
+
+
+_Tags = TypeVar("_Tags")
+
+
+class _Resource(msgspec.Struct, Generic[_Tags]):
+    id: str = msgspec.field(name="ID")
+    tags: _Tags = msgspec.field(name="MainDicomTags")
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -81,14 +102,12 @@ class Orthanc:
             PacsError: as ``changes``.
         """
         found = []
-        for series in self._get(f"studies/{study}/series", list[dict[str, Any]]):
-            tags = series["MainDicomTags"]
-            if tags.get("Modality") != "CT":
+        for series in self._get(f"studies/{study}/series", list[_Resource[_SeriesTags]]):
+            if series.tags.modality != "CT":
                 continue
-            study_uid = self._get(f"studies/{study}", dict[str, Any])["MainDicomTags"]["StudyInstanceUID"]
-            for one in self._get(f"series/{series['ID']}/instances", list[dict[str, Any]]):
-                sop_uid = one["MainDicomTags"]["SOPInstanceUID"]
-                found.append(Instance(one["ID"], study_uid, tags["SeriesInstanceUID"], sop_uid))
+            study_uid = self._get(f"studies/{study}", _Resource[_StudyTags]).tags.uid
+            instances = self._get(f"series/{series.id}/instances", list[_Resource[_InstanceTags]])
+            found += [Instance(one.id, study_uid, series.tags.uid, one.tags.uid) for one in instances]
         return found
 
     def file(self, instance: str) -> bytes:
@@ -111,7 +130,7 @@ class Orthanc:
         body, _ = self._http.get(path, params=params)
         try:
             return msgspec.json.decode(body, type=kind)
-        except msgspec.DecodeError as error:
+        except ValueError as error:  # no JSON, other JSON, or bytes that are not UTF-8
             raise PacsError(
                 f"{self._http.url}/{path}: answered something else than an Orthanc does ({error})"
             ) from error

@@ -93,7 +93,10 @@ class Worker:
                 return
             if time.monotonic() > self._next_purge:
                 self._next_purge = time.monotonic() + 60
-                self._queue.purge(self._plan.keep_s)
+                try:
+                    self._queue.purge(self._plan.keep_s)
+                except OSError as error:  # such as a folder that may not be deleted; studies that come matter more
+                    log.error("finished studies cannot be deleted: %s", error)
 
     def step(self) -> None:
         """Look at every study once."""
@@ -109,12 +112,16 @@ class Worker:
                 self._stop.wait(_FIRST_PAUSE_S)
 
     def _handle(self, study: Study, entry: Entry) -> None:
-        if entry.state in ("receiving", "done", "failed"):
-            self._judge(study, entry)
-        if entry.state == "analysing":
-            self._analyse(study, entry)
-        if entry.state == "sending" and time.time() >= entry.next_try:
-            self._send(study, entry)
+        try:
+            if entry.state in ("receiving", "done", "failed"):
+                self._judge(study, entry)
+            if entry.state == "analysing":
+                self._analyse(study, entry)
+            if entry.state == "sending" and time.time() >= entry.next_try:
+                self._send(study, entry)
+        except CarinaError as error:
+            # Such as an image that may not leave as it is: it concerns this study alone.
+            self._fail(study, entry, str(error))
 
     def _judge(self, study: Study, entry: Entry) -> None:
         arrival, unfinished = study.last_arrival(), study.unfinished
@@ -208,7 +215,7 @@ class Worker:
 
     def _publish(self, study: Study, entry: Entry, work: Path, seconds: float) -> None:
         (case,) = (folder for folder in (work / "out").iterdir() if folder.is_dir())
-        report = Report.from_json((case / "report.json").read_bytes())
+        report = Report.read(case / "report.json")
         target = study.result(entry.result)
         target.parent.mkdir(exist_ok=True)
         files = [file for file in sorted(case.rglob("*.dcm")) if file.is_file()]
@@ -277,7 +284,10 @@ class Worker:
 
 def _choose(study: Study, secret: Secret) -> tuple[str, str]:
     """Folder name of the series to analyse, or nothing, and why in words."""
-    series = list_series(study.images)
+    try:
+        series = list_series(study.images)
+    except CarinaError as error:  # what has arrived so far cannot be read; more may come
+        return "", str(error)
     for one in series:
         if one.chosen and one.series_uid:
             return secret.key(one.series_uid), one.reason

@@ -1,17 +1,16 @@
-"""Classification: the 3-D network looks at every candidate, and both stages together give ``p_nodule``."""
+"""Classification: the 3-D network looks at every candidate."""
 
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
-from scipy.special import expit, logit, softmax
+from scipy.special import softmax
 
 from carina.ct.crops import cut_crops
 from carina.ct.preprocess import PreparedScan
 from carina.geometry import Vector3
 from carina.hu import AIR, normalise
-from carina.models.card import Card
 from carina.pipeline.flips import FLIPS
 from carina.pipeline.runtime import Network
 
@@ -75,19 +74,3 @@ def _look(
 
 def _nodule(logits: Float64[np.ndarray, "n 2"]) -> Float[np.ndarray, " n"]:
     return np.asarray(softmax(logits, axis=1)[:, 1])
-
-
-def join(
-    segmentation: Float[np.ndarray, " candidates"],
-    classification: Float[np.ndarray, " candidates"],
-    card: Card,
-) -> Float[np.ndarray, " candidates"]:
-    """Calibrated probability of a nodule from the scores of both stages.
-
-    A logistic regression on the two log-odds, fitted on held-out scans and kept in the nodule network's card:
-    its coefficients say what each stage adds.
-    """
-    fit = card.calibration
-    first = logit(np.clip(segmentation, 1e-4, 1 - 1e-4))
-    second = logit(np.clip(classification, 1e-4, 1 - 1e-4))
-    return np.asarray(expit(fit.intercept + fit.segmentation * first + fit.classification * second))

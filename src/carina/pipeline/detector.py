@@ -18,11 +18,11 @@ import carina
 from carina.ct.measure import Measures, measure
 from carina.ct.preprocess import PreparedScan, prepare_on, prepare_scan
 from carina.errors import UsageError
-from carina.findings import MOST_FINDINGS, Candidate, Finding, InputSummary, ModelInfo, Report
+from carina.findings import MOST_FINDINGS, Candidate, Finding, InputSummary, ModelInfo, Report, check_threshold
 from carina.io import read_ct
 from carina.models.card import Card
-from carina.models.malignancy import DiameterRule
-from carina.pipeline.classify import classify, join
+from carina.models.malignancy import RULE_NAME, DiameterRule
+from carina.pipeline.classify import classify
 from carina.pipeline.diagnose import diagnose
 from carina.pipeline.group import group
 from carina.pipeline.outline import paint
@@ -103,8 +103,10 @@ class Detector:
 
         Raises:
             WeightsError: a file is missing, damaged, or does not fit its card.
-            UsageError: the device is not present, the runtime not installed, or no such operating point in the card.
+            UsageError: the threshold is no probability, the device is not present, the runtime not installed, or there
+                is no such operating point in the card.
         """
+        check_threshold(threshold)
         where = choose_device(device)
         how = choose_runtime(runtime, where)
         with as_file(files("carina") / "weights") as shipped:
@@ -172,7 +174,8 @@ class Detector:
                     again_above=self.classifier.card.again_above,
                     progress=lambda done: progress("classify", done),
                 )
-                p_nodule, second = join(p_nodule, seen, self.classifier.card), seen.tolist()
+                # A logistic regression on the log-odds of both stages: its coefficients say what each adds.
+                p_nodule, second = self.classifier.card.calibration.probability(p_nodule, seen), seen.tolist()
         with clock.stage("diagnose"):
             passing = [i for i in np.argsort(-p_nodule) if p_nodule[i] >= self.threshold]
             kept = passing[:MOST_FINDINGS]
@@ -239,7 +242,7 @@ class Detector:
             for role, network in networks.items()
             if network is not None
         )
-        rule = ModelInfo("malignancy", "diameter-rule", self.malignancy.sha256, "", self.malignancy.summary)
+        rule = ModelInfo("malignancy", RULE_NAME, self.malignancy.sha256, "", self.malignancy.summary)
         return models if self.rater else (*models, rule)
 
 
@@ -314,5 +317,6 @@ def detect(path: str | Path | Sequence[Path], *, device: str = "auto", threshold
 
     Raises:
         InputError: the input cannot be read, is no CT of a chest, or holds no lungs.
+        UsageError: the threshold is no probability, or the device is not present.
     """
     return Detector.load(device=device, threshold=threshold).detect(path).report

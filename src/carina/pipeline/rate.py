@@ -10,7 +10,7 @@ import torch
 from carina.ct.preprocess import PreparedScan
 from carina.findings import Finding
 from carina.models.malignancy import DiameterRule
-from carina.pipeline.classify import classify, join
+from carina.pipeline.classify import classify
 from carina.pipeline.runtime import Network, Runtime
 
 
@@ -40,5 +40,5 @@ def rate(findings: Sequence[Finding], scan: PreparedScan, network: Network) -> t
     """
     seen = classify(scan, [f.center_lps for f in findings], network, flips=network.card.flips)
     # The card's calibration gives the first stage no weight.
-    p_malignant = join(np.full(len(seen), 0.5), seen, network.card)
+    p_malignant = network.card.calibration.probability(np.full(len(seen), 0.5), seen)
     return tuple(replace(f, p_malignant=float(p)) for f, p in zip(findings, p_malignant, strict=True))

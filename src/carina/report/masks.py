@@ -27,8 +27,7 @@ def write_mask(labels: Integer[np.ndarray, "z y x"], report: Report, geometry: G
         InputError: the map has another shape than the input, or values that no finding has.
     """
     check_labels(labels, report, geometry)
-    smallest = np.uint8 if labels.max() <= 255 else np.uint16
-    io.write_image(labels.astype(smallest), geometry, path)
+    io.write_image(labels.astype(np.uint8), geometry, path)  # no id is larger, see MOST_FINDINGS
 
 
 def check_labels(labels: Integer[np.ndarray, "z y x"], report: Report, geometry: Geometry) -> None:

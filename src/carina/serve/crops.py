@@ -18,7 +18,6 @@ from carina.findings import RESEARCH_USE
 from carina.geometry import Shape3
 from carina.hu import normalise
 from carina.pipeline import Detector
-from carina.pipeline.classify import join
 from carina.serve.problems import ProblemError
 
 NPY = b"\x93NUMPY"
@@ -177,7 +176,7 @@ class CropClassifier:
         for score, diameter, second in zip(crops.segmentation_score, crops.diameter_mm, classification, strict=True):
             p_nodule, p_malignant = second, None
             if score is not None:
-                p_nodule = float(join(np.array([score]), np.array([second]), self._network.card)[0])
+                p_nodule = float(self._network.card.calibration.probability(np.array([score]), np.array([second]))[0])
             if diameter is not None and self._malignancy:
                 p_malignant = self._malignancy.p_malignant(diameter)
             answers.append(

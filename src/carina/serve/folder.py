@@ -25,7 +25,10 @@ RESULTS = {
     "mask": "mask.nii.gz",
     "volume": "volume.nii.gz",
 }
-"""Files of a finished job by the name that links give them."""
+"""Files of a finished job by the name that links give them.
+
+All but the volume are named as in ``carina.report.FORMATS``; importing that would load all that draws and reads images.
+"""
 
 
 @dataclass(frozen=True)

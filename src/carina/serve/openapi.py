@@ -7,6 +7,7 @@ import msgspec
 
 import carina
 from carina.findings import RESEARCH_USE, Report
+from carina.serve.folder import RESULTS
 from carina.serve.jobs import STATES
 from carina.serve.problems import MEDIA_TYPE, TITLES
 from carina.serve.reviews import Review
@@ -164,10 +165,10 @@ def _results() -> Node:
     problems = f"{_ALWAYS} not-found conflict"
     files = {
         "report": ("The report, as `carina detect` writes it", _JSON, _ref("Report")),
-        "report.html": ("The report as a page", "text/html", {"schema": {"type": "string"}}),
-        "findings.csv": ("The findings as a table", "text/csv", {"schema": {"type": "string"}}),
-        "mask.nii.gz": ("The findings' voxels: each has its finding's id", "application/gzip", _BINARY),
-        "volume.nii.gz": ("The CT in HU", "application/gzip", _BINARY),
+        RESULTS["report_html"]: ("The report as a page", "text/html", {"schema": {"type": "string"}}),
+        RESULTS["findings_csv"]: ("The findings as a table", "text/csv", {"schema": {"type": "string"}}),
+        RESULTS["mask"]: ("The findings' voxels: each has its finding's id", "application/gzip", _BINARY),
+        RESULTS["volume"]: ("The CT in HU", "application/gzip", _BINARY),
         "export.zip": ("Report, table, mask and review", "application/zip", _BINARY),
     }
     paths: Node = {}

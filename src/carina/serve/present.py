@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from sanic import HTTPResponse, Request
 
+from carina.serve.folder import RESULTS
 from carina.serve.jobs import Job
 from carina.serve.limits import PIECE
 from carina.serve.problems import MEDIA_TYPE, ProblemError, describe
@@ -29,15 +30,8 @@ def job_json(job: Job) -> Json:
     here = f"/v1/jobs/{job.id}"
     links = {"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"}
     if job.state == "done":
-        links |= {
-            "report": f"{here}/report",
-            "report_html": f"{here}/report.html",
-            "findings_csv": f"{here}/findings.csv",
-            "mask": f"{here}/mask.nii.gz",
-            "volume": f"{here}/volume.nii.gz",
-            "review": f"{here}/review",
-            "export": f"{here}/export.zip",
-        }
+        links |= {key: f"{here}/{name}" for key, name in RESULTS.items()}
+        links |= {"report": f"{here}/report", "review": f"{here}/review", "export": f"{here}/export.zip"}
     return {
         "id": job.id,
         "number": job.number,

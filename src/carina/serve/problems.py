@@ -29,6 +29,14 @@ TITLES = {
 }
 """Every kind of problem with its HTTP status and title."""
 
+JOB_TITLES = {
+    "input-refused": "The study was refused",
+    "no-memory": "The study does not fit into memory",
+    "job-timeout": "The analysis took too long",
+    "crashed": "The analysis ended unexpectedly",
+}
+"""Kinds of problem that only jobs have, with their titles: no answer to a request is one of them."""
+
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors of the operating system that mean that the disk, or what may be used of it, is full."""
 
@@ -67,7 +75,7 @@ class ProblemError(CarinaError):
 
 def describe(kind: str, detail: str) -> dict[str, str]:
     """Type, title and detail of a problem; jobs keep theirs in this form."""
-    title = TITLES[kind][1] if kind in TITLES else "The study was refused"
+    title = JOB_TITLES[kind] if kind in JOB_TITLES else TITLES[kind][1]
     return {"type": f"urn:carina:problem:{kind}", "title": title, "detail": detail}
 
 

@@ -26,14 +26,16 @@ _POLL_S = 0.25
 _KEEP_ALIVE_S = 10.0
 _REVIEW_BYTES = MIB
 
-_FILES = {
-    "report": ("report", "application/json"),
-    "report.json": ("report", "application/json"),
-    "report.html": ("report_html", "text/html; charset=utf-8"),
-    "findings.csv": ("findings_csv", "text/csv; charset=utf-8"),
-    "mask.nii.gz": ("mask", "application/gzip"),
-    "volume.nii.gz": ("volume", "application/gzip"),
+_CONTENT_TYPES = {
+    "report": "application/json",
+    "report_html": "text/html; charset=utf-8",
+    "findings_csv": "text/csv; charset=utf-8",
+    "mask": "application/gzip",
+    "volume": "application/gzip",
 }
+
+_FILES = {"report": "report", **{name: key for key, name in RESULTS.items()}}
+"""What may stand in a file's address, and which result it is."""
 
 
 def _service(request: Request) -> Service:
@@ -129,11 +131,12 @@ async def job_events(request: Request, job_id: str) -> None:
         await response.eof()
 
 
-@jobs.get("/v1/jobs/<job_id:str>/<name:report|report.json|report.html|findings.csv|mask.nii.gz|volume.nii.gz>")
+@jobs.get(f"/v1/jobs/<job_id:str>/<name:{'|'.join(_FILES)}>")
 async def get_file(request: Request, job_id: str, name: str) -> None:
     """A file of the result."""
     job = await _done(request, job_id)
-    key, content_type = _FILES[name]
+    key = _FILES[name]
+    content_type = _CONTENT_TYPES[key]
     headers = {"Content-Security-Policy": REPORT_POLICY} if key == "report_html" else {}
     if content_type == "application/gzip":
         headers["Content-Disposition"] = f'attachment; filename="{RESULTS[key]}"'

@@ -56,7 +56,7 @@ def show(run: Path, ct: Path | None, folder: StateFolder, limits: Limits) -> Non
     Raises:
         InputError: the report cannot be read, or the CT is gone, or is another one.
     """
-    report = Report.from_json((run / FILES["json"]).read_bytes())
+    report = Report.read(run / FILES["json"])
     volume = _volume(report, run, ct)
     labels = _labels(run)
     job_id = secrets.token_hex(16)

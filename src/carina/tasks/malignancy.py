@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.special import expit
+from scipy.special import expit, logit
 from scipy.stats import rankdata
 
 from carina.data.made_up_malignancy import RULE
@@ -24,7 +24,7 @@ from carina.learn import FitResult, FitSettings, fit
 from carina.learn.calibrate import expected_calibration_error, fit_logistic
 from carina.learn.processes import first_process
 from carina.models.build import Spec, build
-from carina.models.card import Calibration, Card, load_model, save_model
+from carina.models.card import LEAST, Calibration, Card, load_model, save_model
 from carina.models.nodule import NoduleNet
 from carina.replacing import replacing
 from carina.tasks.candidates import (
@@ -41,8 +41,8 @@ from carina.tasks.runs import split_scans, training_of
 RATED = "rated.csv"
 """Table of the held-out nodules with outcome and answer, for ``carina evaluate malignancy``."""
 
-LARGEST_LOG_ODDS = float(np.log(9999))
-"""Of a probability of 0.9999."""
+LARGEST_LOG_ODDS = float(logit(1 - LEAST))
+"""The pipeline knows no probability that is more certain."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def train_malignancy(
         found, truth = answers(task, model, held_out, next(model.parameters()).device)
         if first_process():
             HeldOut.classified(series_of(held_out), truth, expit(found)).write(run_dir)
-        # The pipeline knows probabilities from 0.0001 to 0.9999; they are calibrated as it will see them.
+        # They are calibrated as the pipeline will see them.
         seen = np.clip(found, -LARGEST_LOG_ODDS, LARGEST_LOG_ODDS)
         intercept, (slope,) = fit_logistic(seen[:, None], truth)
         rated = _rated(validation, crops, truth, expit(intercept + slope * seen))
