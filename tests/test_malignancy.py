@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carina.data.lidc import read_patients
 from carina.data.split import every_nth
 from carina.errors import InputError, WeightsError
 from carina.evaluate.diameter_rule import fit_diameter_rule, held_out
@@ -51,15 +52,17 @@ def test_the_diameter_alone_ranks_the_textbooks_split_as_published(luna):
 
 
 @pytest.mark.data
-def test_the_shipped_rule_is_the_fit_on_luna16_without_the_test_scan(luna):
+def test_the_shipped_rule_is_the_fit_on_luna16_without_the_test_scan(luna, lidc_sqlite):
     with as_file(files("carina") / "weights" / "malignancy.json") as path:
         shipped = DiameterRule.load(path)
     table = MalignancyTable.of(read_malignancy(luna / "annotations_with_malignancy.csv"))
-    fitted = fit_diameter_rule(table, exclude_series=[TEST_SCAN])
+    fitted = fit_diameter_rule(table, exclude_series=[TEST_SCAN], patients=read_patients(lidc_sqlite))
     assert TEST_SCAN not in shipped.evidence.series_uids
     assert (shipped.intercept, shipped.slope) == pytest.approx((fitted.intercept, fitted.slope), rel=1e-6)
     assert shipped.evidence.n == len(table) - 1
     assert shipped.evidence.auc == pytest.approx(fitted.evidence.auc)
+    assert shipped.evidence.auc_interval == pytest.approx(fitted.evidence.auc_interval, abs=1e-6)
+    assert shipped.evidence.method == fitted.evidence.method
 
 
 @given(st.floats(0.5, 100), st.floats(0.5, 100))
