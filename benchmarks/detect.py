@@ -6,7 +6,7 @@ Three ways see the same file, one after the other in turn, each in a process of 
 
 - textbook: eager PyTorch over the whole volume on its own grid;
 - carina: Carina's stages on the same grid, so that both must give the same regions and probabilities;
-- product: ``carina detect`` as it is, on its grid of 1.5 x 1 x 1 mm.
+- product: ``carina detect`` as it is: it marks on a grid of 2 mm and classifies on one of 1.5 x 1 x 1 mm.
 
 Every stage is measured in seconds of wall and of processor time; the smallest of the repeats stands. Processor time
 says more than wall time where other programs run on the machine.

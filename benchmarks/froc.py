@@ -78,7 +78,8 @@ def run(folder: Path | None = None) -> str:
     Args:
         folder: of the tables; by default those beside the real scans that tests use.
     """
-    folder = folder or Path(os.environ.get("CARINA_TEST_DATA", "shared/data")) / "annotations" / "luna16"
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = folder or Path(os.environ.get("CARINA_TEST_DATA", beside)) / "annotations" / "luna16"
     if not (folder / "deeplung_detections.csv").is_file():
         return f"FROC was not measured: no deeplung_detections.csv in {folder.name}; set CARINA_TEST_DATA"
     start = time.process_time()

@@ -16,6 +16,7 @@ from carina.cli import main
 from carina.data.pictures import Pictures, channel_statistics
 from carina.errors import InputError, UsageError, WeightsError
 from carina.learn import Batches, FitSettings, fit
+from carina.learn.checkpoint import read_checkpoint
 from carina.models.birds import VARIANTS, PictureNet, picture_network
 from carina.models.build import build
 from carina.tasks.birds import (
@@ -94,6 +95,15 @@ def test_log_softmax_with_nll_is_cross_entropy() -> None:
     together = nn.CrossEntropyLoss()(logits, labels)
     torch.testing.assert_close(apart, together)
     torch.testing.assert_close(torch.autograd.grad(apart, logits), torch.autograd.grad(together, logits))
+
+
+@pytest.mark.parametrize(("name", "size"), [("penalty_l1", torch.abs), ("penalty_l2", torch.square)])
+def test_the_loss_while_training_holds_the_penalty_that_is_set(name: str, size) -> None:
+    network, pictures = picture_network("cnn", HALF, HALF).train(), coloured(8)
+    batch = PictureBatch(pictures.images, pictures.labels)
+    with_penalty, without = (Birds(BirdsSettings(**{name: weight})).loss(network, batch)[0] for weight in (0.01, 0.0))
+    expected = 0.01 * sum(size(p).sum() for p in network.parameters())
+    torch.testing.assert_close(with_penalty - without, expected, rtol=1e-4, atol=1e-5)
 
 
 def learned(loss_penalty: float, weight_decay: float) -> nn.Module:
@@ -284,6 +294,26 @@ def test_from_a_folder_to_the_table_and_to_a_photo(
     answer = json.loads(capsys.readouterr().out)[0]
     assert answer["answer"] in ("airplane", "bird")
     assert sum(answer["p"].values()) == pytest.approx(1)
+
+
+def test_penalties_of_the_command_line_train_and_a_run_with_others_does_not_go_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["train", "birds", "--data", str(folder), "-o", str(tmp_path), "--model", "l2", "--epochs", "1", "-q"]
+    with pytest.raises(SystemExit) as ended:
+        main([*run, "--penalty-l1", "0.01"])
+    assert ended.value.code == 0
+    config = read_checkpoint(tmp_path / "l2" / "seed-0" / "checkpoint.pt")["config"]
+    assert (config["penalty_l1"], config["penalty_l2"]) == (0.01, 0.001)
+    with pytest.raises(SystemExit) as ended:
+        main([*run, "--resume", "--penalty-l2", "0"])
+    assert ended.value.code == 2
+    assert "penalty_l1 0.01 -> 0.0, penalty_l2 0.001 -> 0.0" in capsys.readouterr().err
+
+
+def test_a_penalty_below_zero_is_refused() -> None:
+    with pytest.raises(UsageError, match="penalty_l1 is -1; expected at least 0"):
+        BirdsSettings(penalty_l1=-1.0)
 
 
 @pytest.mark.parametrize("nothing", [["--seeds", "0"], ["--epochs", "0"]])

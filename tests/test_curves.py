@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from carina.errors import InputError
 from carina.evaluate.confusion import confusion
 from carina.evaluate.curves import (
-    auc,
     auc_interval,
     clustered_auc_interval,
     corners,
@@ -19,6 +18,7 @@ from carina.evaluate.curves import (
     roc,
     wilson_interval,
 )
+from carina.learn.ranking import auc
 
 _scores = st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(0, 1)
 

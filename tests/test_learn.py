@@ -4,6 +4,7 @@ import json
 import math
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import carina
 from carina.errors import TrainingError
 from carina.learn.batches import move
 from carina.learn.calibrate import expected_calibration_error, fit_logistic, fit_temperature
@@ -241,9 +243,24 @@ def test_kept_memory_is_not_mapped_anew_for_every_large_tensor() -> None:
     assert faults[1] < faults[0] - 4 * 20_000_000 * 4 / resource.getpagesize()
 
 
-def test_provenance_is_in_words() -> None:
-    import carina
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_repository_around_an_installed_package_is_not_its_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site-packages" / "carina" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    package.touch()
+    monkeypatch.setattr(carina, "__file__", str(package))
+    as_somebody = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
+    for words in (["init"], ["commit", "--allow-empty", "-m", "theirs"]):
+        subprocess.run([*as_somebody, *words], cwd=tmp_path, check=True, capture_output=True)
+    assert source_revision() == carina.__version__
+    for words in (["add", package], ["commit", "-m", "ours"]):
+        subprocess.run([*as_somebody, *words], cwd=tmp_path, check=True, capture_output=True)
+    assert source_revision().startswith(f"{carina.__version__} (")
 
+
+def test_provenance_is_in_words() -> None:
     assert source_revision().startswith(carina.__version__)
     assert "cpu" in hardware("cpu")
     assert not command_line().startswith("/")

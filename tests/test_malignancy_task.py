@@ -23,6 +23,7 @@ from carina.findings import Finding
 from carina.geometry import Geometry
 from carina.hu import AIR, normalise
 from carina.io.luna import Annotation, read_malignancy, write_annotations
+from carina.learn.ranking import auc
 from carina.models.build import build
 from carina.models.card import Card, load_model, save_model
 from carina.pipeline.rate import load_malignancy, rate
@@ -30,7 +31,6 @@ from carina.tasks.malignancy import (
     LARGEST_LOG_ODDS,
     RATED,
     MalignancySettings,
-    area_under_roc,
     every_rated,
     train_malignancy,
 )
@@ -102,8 +102,8 @@ def test_what_the_diameter_answers_stands_beside_the_network(run: tuple[Path, Ca
         rows = list(csv.DictReader(file))
     truth = np.array([row["mal_bool"] == "True" for row in rows])
     diameter, answer = (np.array([float(row[name]) for row in rows]) for name in ("diameter_mm", "p_malignant"))
-    assert card.metrics["auc_of_diameter"] == pytest.approx(area_under_roc(diameter, truth))
-    gain = area_under_roc(answer, truth) - area_under_roc(diameter, truth)
+    assert card.metrics["auc_of_diameter"] == pytest.approx(auc(truth, diameter))
+    gain = auc(truth, answer) - auc(truth, diameter)
     # The logistic calibration may turn the ranking round where the network ranks worse than chance.
     turned = card.calibration.classification < 0
     assert turned or card.metrics["auc_gain_over_diameter"] == pytest.approx(gain)
@@ -197,7 +197,7 @@ def test_a_ruler_cannot_answer_the_rule_in_full() -> None:
     kinds = rng.choice(["solid", "part-solid", "ground-glass", "calcified"], 3000, p=(0.64, 0.13, 0.15, 0.08))
     diameters = np.exp(rng.uniform(np.log(4), np.log(30), 3000))
     outcomes = [rule_says(nodule(k, kinds[k], diameters[k])) for k in range(3000)]
-    assert 0.7 < area_under_roc(diameters, np.array(outcomes)) < 0.9
+    assert 0.7 < auc(np.array(outcomes), diameters) < 0.9
 
 
 def test_the_table_of_a_cohort_says_that_its_outcomes_are_made_up(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_what_a_preset_does_not_name_stays_as_it_was(tmp_path: Path) -> None:
         ("[nodule]\nbatch = 'many'", r"nodule\.batch is 'many': Expected `int`, got `str`"),
         ("[segmentation]\ncrop_zyx = [1, 2]", r"segmentation\.crop_zyx is \[1, 2\]"),
         ("[segmentation]\nnetwork = 'resnet'", r"segmentation\.network is 'resnet'"),
+        ("[segmentation]\nloss = 'nonsense'", r"segmentation\.loss is 'nonsense'"),
         ("[segmentation]\nfit = 3", r"segmentation\.fit is 3"),
         ("[segmentation", "is not TOML"),
     ],

@@ -22,6 +22,7 @@ from carina.models.pretrained import (
 pytestmark = pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision (extra vision) is not installed")
 
 SMALL, SEGMENTS = "mobilenet_v3_small", "lraspp_mobilenet_v3_large"
+WITH_BACKBONE = (SEGMENTS, "fcn_resnet50")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def random_weights(name: str, folder: Path) -> Path:
     models = import_torchvision().models
     torch.manual_seed(0)
-    options = {"weights_backbone": None} if name == SEGMENTS else {}
+    options = {"weights_backbone": None} if name in WITH_BACKBONE else {}
     torch.save(models.get_model(name, weights=None, **options).state_dict(), folder / f"{name}.pth")
     return folder / f"{name}.pth"
 
@@ -60,6 +61,16 @@ def test_a_classifier_gives_five_of_a_thousand_classes(small: Path, photo: Path)
     assert [p for _, p in answers] == sorted((p for _, p in answers), reverse=True)
     assert {name for name, _ in answers} <= set(pretrained.categories)
     assert len(pretrained.categories) == 1000
+
+
+def test_resnet101_answers_a_photo_and_fcn_resnet50_marks_it(tmp_path: Path, photo: Path) -> None:
+    """The two that the mission names."""
+    image = open_photo(photo)
+    answers = classify(load_pretrained("resnet101", random_weights("resnet101", tmp_path)), image)
+    assert len(answers) == 5
+    p = segment(load_pretrained("fcn_resnet50", random_weights("fcn_resnet50", tmp_path)), image)
+    assert p.shape == (21, image.height, image.width)
+    torch.testing.assert_close(p.sum(0), torch.ones(p.shape[1:]))
 
 
 def test_the_network_is_in_evaluation_mode_and_repeats_itself(small: Path, photo: Path) -> None:

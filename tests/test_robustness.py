@@ -7,7 +7,8 @@ import pytest
 
 from carina.data.changes import CHANGES
 from carina.data.shapes import load_shapes
-from carina.evaluate.robustness import present_robustness, robustness
+from carina.evaluate.present_robustness import present_robustness
+from carina.evaluate.robustness import robustness
 from carina.io.luna import Annotation
 from carina.pipeline import Detector
 from carina.volume import Volume

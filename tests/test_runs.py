@@ -11,10 +11,10 @@ import torch
 from carina.cli import main
 from carina.cli.runs import short_names
 from carina.errors import InputError, UsageError
-from carina.evaluate.curves import auc
 from carina.evaluate.present_runs import present_runs
 from carina.evaluate.runs import compare_runs, differing_settings, read_run, weighted_metrics
 from carina.learn.metrics import BinaryMetrics
+from carina.learn.ranking import auc
 from carina.tasks.held_out import HeldOut
 
 SERIES = tuple(f"1.2.{k // 10}" for k in range(300))

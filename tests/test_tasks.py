@@ -102,15 +102,44 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(folder)
 
 
-def test_segmentation_goes_from_a_store_to_weights_that_load(store: Store, tmp_path: Path) -> None:
-    result, card = train_segmentation(store, tmp_path, SMALL)
-    module, loaded = load_model(tmp_path / "model")
+@pytest.fixture(scope="session")
+def segmentation_run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FitResult, Card]:
+    folder = tmp_path_factory.mktemp("segmentation")
+    return folder, *train_segmentation(store, folder, SMALL)
+
+
+def test_segmentation_goes_from_a_store_to_weights_that_load(
+    store: Store, segmentation_run: tuple[Path, FitResult, Card]
+) -> None:
+    folder, result, card = segmentation_run
+    module, loaded = load_model(folder / "model")
     assert loaded == card
     assert loaded.metrics.items() <= result.metrics.items()
     assert module(torch.zeros(1, SLICES, 16, 16)).shape == (1, 1, 16, 16)
     training, _ = split_scans(store, SMALL)
     assert card.training.series_uids == tuple(sorted(scan.series_uid for scan in training))
     assert sum(source.scans for source in card.training.data) == len(training)
+
+
+def test_tensorboard_shows_what_the_segmentation_marked(segmentation_run: tuple[Path, FitResult, Card]) -> None:
+    """M36."""
+    tags = EventAccumulator(str(segmentation_run[0])).Reload().Tags()
+    assert {"dice/val", "recall/val", "touched/val", "loss/train"} <= set(tags["scalars"])
+    assert "marked/val" in tags["images"]
+
+
+def test_less_loss_and_fewer_crops_marked_wrongly_are_better() -> None:
+    better = {name: task(replace(SMALL, monitor=name)).higher_is_better for name in ("dice", "loss", "false_crops")}
+    assert better == {"dice": True, "loss": False, "false_crops": False}
+
+
+@pytest.mark.parametrize("monitor", ["dice", "recall"])
+def test_the_best_epoch_of_a_segmentation_is_chosen_by_the_named_metric(
+    store: Store, tmp_path: Path, monitor: str
+) -> None:
+    settings = replace(SMALL, monitor=monitor, crops_per_epoch=2, fit=replace(SMALL.fit, epochs=3, schedule="constant"))
+    result, _ = train_segmentation(store, tmp_path, settings)
+    assert result.best == max(record[f"val_{monitor}"] for record in result.history)
 
 
 def test_small_nodules_weigh_more_and_what_is_to_be_ignored_nothing(store: Store) -> None:
@@ -411,6 +440,19 @@ def test_numbers_that_train_nothing_are_usage_errors(
         main([*words, "--quiet", "--device", "cpu"])
     assert ended.value.code == 2
     assert "; expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("foo", "unknown device 'foo'"), ("cuda", "device 'cuda' is not present")]
+)
+def test_a_device_that_is_not_there_is_a_usage_error(
+    device: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "nodule", "--data", str(tmp_path), "-o", str(tmp_path), "--device", device])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_train_over_another_run_is_a_usage_error(

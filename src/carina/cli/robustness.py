@@ -37,7 +37,8 @@ class Robustness:
 
         from carina.data.changes import CHANGES
         from carina.data.shapes import load_shapes
-        from carina.evaluate.robustness import present_robustness, robustness
+        from carina.evaluate.present_robustness import present_robustness
+        from carina.evaluate.robustness import robustness
         from carina.io import read_ct
         from carina.io.luna import MOST_NODULES, read_annotations
         from carina.pipeline import Detector

@@ -95,6 +95,7 @@ class _Common:
     def _settled(self, settings: "S", **own: Any) -> "S":
         """The preset's settings with everything that was given here."""
         from carina.learn.settings import FitSettings
+        from carina.pipeline.runtime import choose_device
 
         given = {name: value for name, value in own.items() if value is not None}
         settings = replace(settings, **self._changes(), **given)
@@ -102,7 +103,7 @@ class _Common:
         changes = {name: value for name, value in options.items() if value is not None}
         if self.minutes is not None and self.epochs is None:
             changes["epochs"] = 1_000_000
-        changes["device"] = _device(self.device)
+        changes["device"] = str(choose_device(self.device))
         if changes["device"] != "cpu" and not settings.fit.prefetch:
             changes.setdefault("prefetch", 4)
         return replace(settings, fit=replace(settings.fit, **changes))
@@ -141,16 +142,6 @@ class _Common:
         return prepare([self.data], self.output / "store", progress=not self.quiet)
 
 
-def _device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 @dataclass
 class Segmentation(_Common):
     """Learn to mark nodules."""
@@ -158,7 +149,7 @@ class Segmentation(_Common):
     network: Literal["unet", "unet3d"] | None = None
     """The 2.5-D network on stacks of slices, or the 3-D network on whole crops."""
     loss: Literal["marking", "missed-dice"] | None = None
-    """Dice with positives and hardest negatives, or Dice with extra weight on missed voxels."""
+    """Dice with cross entropy of positives and of all negatives, or Dice with extra weight on missed voxels."""
     filters: int | None = None
     """Channels of the network at full resolution."""
 

@@ -76,6 +76,10 @@ class Birds:
     """How many trainings of each, from seed 0 on."""
     epochs: int | None = None
     """Passes over the training pictures; default: the network's own."""
+    penalty_l1: float | None = None
+    """Weight of the sum of absolute weights in the loss; default: the network's own."""
+    penalty_l2: float | None = None
+    """Weight of the sum of squared weights in the loss; default: the network's own."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
     """Where to train."""
     resume: bool = False
@@ -100,6 +104,8 @@ class Birds:
             range(self.seeds),
             self.output,
             epochs=self.epochs,
+            penalty_l1=self.penalty_l1,
+            penalty_l2=self.penalty_l2,
             device=str(choose_device(self.device)),
             resume=self.resume,
             progress=not self.quiet,

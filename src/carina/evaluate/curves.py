@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.special import expit, logit, ndtri
 
 from carina.errors import InputError
+from carina.learn.calibrate import binned, expected_calibration_error
+from carina.learn.ranking import auc, ranks
 
 Interval = tuple[float, float]
 
@@ -97,14 +99,6 @@ def roc(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -> R
     )
 
 
-def auc(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -> float:
-    """Area under the ROC curve, by ranks (Mann-Whitney); both classes must be present."""
-    n_positive = int(positive.sum())
-    ranks = _ranks(score)
-    wins = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
-    return float(wins / (n_positive * (len(positive) - n_positive)))
-
-
 def auc_interval(
     positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"], confidence: float = 0.95
 ) -> Interval:
@@ -121,9 +115,9 @@ def auc_interval(
     if area in (0.0, 1.0):
         bound = (alpha / 2) ** (1.0 / min(n_positive, n_negative))
         return (bound, 1.0) if area == 1.0 else (0.0, 1.0 - bound)
-    ranks = _ranks(score)
-    above = (ranks[positive] - _ranks(score[positive])) / n_negative
-    below = 1.0 - (ranks[~positive] - _ranks(score[~positive])) / n_positive
+    of_all = ranks(score)
+    above = (of_all[positive] - ranks(score[positive])) / n_negative
+    below = 1.0 - (of_all[~positive] - ranks(score[~positive])) / n_positive
     variance = _variance_of_mean(above) + _variance_of_mean(below)
     half = float(ndtri(1 - alpha / 2)) * np.sqrt(variance) / (area * (1 - area))
     return float(expit(logit(area) - half)), float(expit(logit(area) + half))
@@ -206,18 +200,14 @@ def reliability(
     """
     if not len(positive) or not ((probability >= 0) & (probability <= 1)).all():
         raise InputError("calibration needs at least one case and probabilities in [0, 1]")
-    member = np.minimum((probability * bins).astype(np.int64), bins - 1)
-    count = np.bincount(member, minlength=bins)
-    filled = count > 0
-    said = np.bincount(member, probability, bins)[filled] / count[filled]
-    came = np.bincount(member, positive, bins)[filled] / count[filled]
+    said, came, count = binned(probability, positive, bins)
     clipped = np.clip(probability, 1e-12, 1 - 1e-12)
     return Reliability(
         mean_probability=said,
         fraction=came,
-        fraction_interval=tuple(wilson_interval(f * n, int(n)) for f, n in zip(came, count[filled], strict=True)),
-        count=count[filled],
-        expected_error=float(np.sum(np.abs(said - came) * count[filled]) / len(positive)),
+        fraction_interval=tuple(wilson_interval(f * n, int(n)) for f, n in zip(came, count, strict=True)),
+        count=count,
+        expected_error=expected_calibration_error(probability, positive, bins),
         brier=float(np.mean((probability - positive) ** 2)),
         log_loss=float(-np.mean(np.where(positive, np.log(clipped), np.log1p(-clipped)))),
     )
@@ -254,13 +244,6 @@ def _counts_from_the_top(
     true = np.bincount(member[positive], minlength=len(levels))
     false = np.bincount(member[~positive], minlength=len(levels))
     return np.append(0, np.cumsum(true)), np.append(0, np.cumsum(false))
-
-
-def _ranks(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Rank of each value from 1 to n; equal values share the mean of their ranks."""
-    _, member, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return (last - (count - 1) / 2.0)[member]
 
 
 def _check(positive: Bool[np.ndarray, " n"], score: Float64[np.ndarray, " n"]) -> None:

@@ -20,7 +20,7 @@ LUNA_LICENCE = "LUNA16, CC BY 4.0"
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
+class OutOfFold:
     """A form of the rule, judged on folds of patients that its fit did not see.
 
     Attributes:
@@ -43,7 +43,7 @@ def held_out(
     patients: Mapping[str, str] | None = None,
     folds: int = 10,
     seed: int = 0,
-) -> HeldOut:
+) -> OutOfFold:
     """Judge one form of the rule by cross-validation over patients.
 
     Args:
@@ -66,7 +66,7 @@ def held_out(
         seen = fold != part
         intercept, slope = _fit(_scaled(table.diameter_mm[seen], scale), table.malignant[seen])
         probability[~seen] = expit(intercept + slope * _scaled(table.diameter_mm[~seen], scale))
-    return HeldOut(
+    return OutOfFold(
         scale=scale,
         probability=probability,
         roc=roc(table.malignant, probability),

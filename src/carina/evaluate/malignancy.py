@@ -13,7 +13,6 @@ from carina.errors import InputError
 from carina.evaluate.curves import (
     Reliability,
     Roc,
-    auc,
     clustered_auc_interval,
     reliability,
     resampled_groups,
@@ -23,6 +22,7 @@ from carina.evaluate.froc import Interval, interval
 from carina.evaluate.match import match
 from carina.evaluate.tables import Detections, Nodules
 from carina.io.luna import Malignancy
+from carina.learn.ranking import auc
 
 
 @dataclass(frozen=True, eq=False)

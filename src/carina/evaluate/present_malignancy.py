@@ -5,7 +5,7 @@ Must not know how results are computed or how pages are laid out.
 
 from collections.abc import Sequence
 
-from carina.evaluate.diameter_rule import HeldOut
+from carina.evaluate.diameter_rule import OutOfFold
 from carina.evaluate.figures import (
     calibration_rows,
     range_text,
@@ -19,7 +19,7 @@ from carina.models.malignancy import DiameterRule
 
 
 def present_size_baseline(
-    baseline: SizeBaseline, against: AgainstSize | None, rule: DiameterRule | None, judged: Sequence[HeldOut]
+    baseline: SizeBaseline, against: AgainstSize | None, rule: DiameterRule | None, judged: Sequence[OutOfFold]
 ) -> Summary:
     """What a ruler achieves, what a network adds, and which form of the rule was chosen."""
     rows = [

@@ -11,9 +11,10 @@ from scipy.special import expit
 
 from carina.data.lidc_ratings import RatedNodule
 from carina.errors import InputError
-from carina.evaluate.curves import auc, clustered_auc_interval
+from carina.evaluate.curves import clustered_auc_interval
 from carina.evaluate.malignancy import number_groups
 from carina.learn.calibrate import fit_logistic
+from carina.learn.ranking import auc
 from carina.models.malignancy import TYPE_TERMS, RatedEvidence, RatedRule
 
 SETS = {

@@ -14,8 +14,6 @@ from carina.data.changes import CHANGES
 from carina.data.known_lesions import Sphere, lesion_mask
 from carina.data.shapes import ShapeAtlas
 from carina.data.synthesize import draw_scan
-from carina.evaluate.page import Table
-from carina.evaluate.summary import Summary
 from carina.findings import Finding
 from carina.io.luna import Annotation
 from carina.pipeline import Detector
@@ -133,30 +131,3 @@ def _hits(
         for number, finding in enumerate(findings)
         for nodule in np.flatnonzero(np.linalg.norm(centers_lps - finding.center_lps, axis=1) < diameters_mm / 2)
     ]
-
-
-def present_robustness(result: Robustness, name: str) -> Summary:
-    """One row per change."""
-    n_nodules, stayed = result.known + result.inserted, result.rows[0].found
-    rows = tuple(
-        (
-            row.change,
-            f"{row.found} of {n_nodules}",
-            f"{row.found_from_6mm} of {result.from_6mm}",
-            f"{row.stayed} of {stayed}",
-            str(row.false),
-            f"{row.known_rank}, p {row.known_p:.2f}, {row.shift_mm:.1f} mm" if row.known_rank else "missed",
-        )
-        for row in result.rows
-    )
-    header = ("change", "found", "from 6 mm", "stayed", "false findings", "known nodule: rank, p, distance")
-    return Summary(
-        title=f"Robustness on {name}",
-        notes=(
-            f"{result.known} known and {result.inserted} inserted nodules; default threshold.",
-            "A finding hits a nodule when it lies within its radius. Stayed: of those found in the unchanged scan.",
-        ),
-        tables=(Table("", header, rows),),
-        plots=(),
-        data=result,
-    )

@@ -19,12 +19,11 @@ from carina.errors import InputError, UsageError
 from carina.evaluate.froc import Interval, interval
 from carina.learn.log import LOG
 from carina.tasks.held_out import CLASSIFIED, HELD_OUT, HeldOut
+from carina.tasks.marked import FALSE_MARK_VOXELS
+from carina.tasks.runs import LOWER_IS_BETTER
 
-LOWER_IS_BETTER = ("loss", "false_crops")
 NO_DIFFERENCE = ("name", "licences", "device", "prefetch")
 """Settings that change nothing about what is learned."""
-FALSE_MARK_VOXELS = 8
-"""A crop without a nodule counts as marked wrongly from so many voxels on, as during training."""
 
 
 @dataclass(frozen=True, eq=False)

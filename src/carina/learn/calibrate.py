@@ -1,10 +1,10 @@
-"""From scores to probabilities: logistic regression of few features, fitted on held-out data.
+"""From scores to probabilities: logistic regression of few features, fitted on held-out data; how far they are off.
 
 Must not know networks.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64, Int64
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
@@ -54,9 +54,20 @@ def expected_calibration_error(
     probability: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"], bins: int = 10
 ) -> float:
     """Mean distance between what was promised and what came true, over equal bins of probability."""
-    index = np.minimum((probability * bins).astype(int), bins - 1)
-    gaps = np.bincount(index, probability - truth, minlength=bins)
-    return float(np.abs(gaps).sum() / len(truth))
+    promised, came_true, count = binned(probability, truth, bins)
+    return float(np.sum(np.abs(promised - came_true) * count) / len(truth))
+
+
+def binned(
+    probability: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"], bins: int = 10
+) -> tuple[Float64[np.ndarray, " filled"], Float64[np.ndarray, " filled"], Int64[np.ndarray, " filled"]]:
+    """Mean probability, fraction of positives and number of cases, of those equal bins of [0, 1] that hold any."""
+    member = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    count = np.bincount(member, minlength=bins)
+    filled = count > 0
+    sums = (np.bincount(member, values, bins)[filled] for values in (probability, truth))
+    mean, fraction = (of_bins / count[filled] for of_bins in sums)
+    return mean, fraction, count[filled]
 
 
 def _entropy(log_odds: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]) -> float:

@@ -57,7 +57,7 @@ class RunLog:
     def epoch(self, record: Record) -> None:
         """What an epoch measured."""
         self._line(record)
-        numbers = {k: v for k, v in record.items() if isinstance(v, float) and not isinstance(v, bool)}
+        numbers = {k: v for k, v in record.items() if isinstance(v, float)}
         logger.info("%s", describe(record))
         if self.board is not None:
             for name, value in numbers.items():

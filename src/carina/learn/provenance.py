@@ -18,19 +18,19 @@ def command_line() -> str:
 
 def source_revision() -> str:
     """Version of the package, with the git revision where the source lies in a checkout."""
-    here = Path(carina.__file__).parent
+    here = Path(carina.__file__)
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        # An installed package may lie inside somebody else's repository, whose revision says nothing about it.
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        revision = _git(here.parent, "describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return carina.__version__
-    return f"{carina.__version__} ({found.stdout.strip()})"
+    return f"{carina.__version__} ({revision})"
+
+
+def _git(folder: Path, *words: str) -> str:
+    found = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    return found.stdout.strip()
 
 
 def hardware(device: torch.device | str) -> str:

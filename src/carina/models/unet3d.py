@@ -68,7 +68,7 @@ class UNet3d(nn.Module):
         # Nodules are rare: a head that begins by saying so saves the first minutes of training.
         nn.init.normal_(self.head.weight, std=0.05)
         if self.head.bias is not None:
-            nn.init.constant_(self.head.bias, -3.0)
+            nn.init.constant_(self.head.bias, -4.0)
 
     def forward(self, crops: Tensor) -> Tensor:
         """Mark the nodules.

@@ -58,6 +58,12 @@ class BirdsSettings:
     augment: bool = False
     fit: FitSettings = field(default_factory=lambda: PLAIN)
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a penalty that would reward large weights."""
+        for name in ("penalty_l1", "penalty_l2"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} is {getattr(self, name):g}; expected at least 0")
+
 
 def settings_of(variant: str, seed: int = 0) -> BirdsSettings:
     """What a variant is trained with in the comparison.

@@ -63,6 +63,8 @@ def compare_birds(
     output: Path,
     *,
     epochs: int | None = None,
+    penalty_l1: float | None = None,
+    penalty_l2: float | None = None,
     device: str = "cpu",
     resume: bool = False,
     progress: bool = False,
@@ -79,6 +81,8 @@ def compare_birds(
         seeds: of weights, splits and shuffles.
         output: folder.
         epochs: instead of the networks' own.
+        penalty_l1: likewise.
+        penalty_l2: likewise.
         device: where to train.
         resume: go on with what the folder holds.
         progress: show bars and a line per run.
@@ -87,10 +91,12 @@ def compare_birds(
         The table in Markdown.
 
     Raises:
-        UsageError: no seeds or no epochs.
+        UsageError: no seeds or no epochs, a penalty below 0, or a run to go on with that was begun with other settings.
     """
     if not seeds or (epochs is not None and epochs < 1):
         raise UsageError(f"{len(seeds)} seeds, {'default' if epochs is None else epochs} epochs: both start at 1")
+    given = {"penalty_l1": penalty_l1, "penalty_l2": penalty_l2}
+    penalties: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     rows: list[Row] = []
     best: tuple[float, BirdsResult] | None = None
     text = ""
@@ -99,7 +105,7 @@ def compare_birds(
         for seed in seeds:
             settings = settings_of(variant, seed)
             changes: dict[str, Any] = {"device": device} | ({} if epochs is None else {"epochs": epochs})
-            settings = replace(settings, fit=replace(settings.fit, **changes))
+            settings = replace(settings, fit=replace(settings.fit, **changes), **penalties)
             folder = output / variant / f"seed-{seed}"
             _, result = train_birds(train, test, settings, folder, resume=resume, progress=progress)
             results.append(_with_known_time(result, folder / RESULT))

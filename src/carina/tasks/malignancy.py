@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy.special import expit, logit
-from scipy.stats import rankdata
 
 from carina.data.made_up_malignancy import RULE
 from carina.data.sampling import NODULE, CropList, malignancy_crops
@@ -23,6 +22,7 @@ from carina.errors import UsageError
 from carina.learn import FitResult, FitSettings, fit
 from carina.learn.calibrate import expected_calibration_error, fit_logistic
 from carina.learn.processes import first_process
+from carina.learn.ranking import auc
 from carina.models.build import Spec, build
 from carina.models.card import LEAST, Calibration, Card, load_model, save_model
 from carina.models.nodule import NoduleNet
@@ -165,13 +165,6 @@ def _is_malignant(nodule: Nodule) -> bool:
     return nodule.malignancy is not None and nodule.malignancy > 0.5
 
 
-def area_under_roc(score: Float[np.ndarray, " n"], truth: Bool[np.ndarray, " n"]) -> float:
-    """Chance that a malignant nodule is ranked before a benign one; ties count one half."""
-    positives, negatives = int(truth.sum()), int((~truth).sum())
-    ranks = rankdata(score)[truth].sum()
-    return float((ranks - positives * (positives + 1) / 2) / (positives * negatives))
-
-
 def train_malignancy(
     store: Store, run_dir: Path, settings: MalignancySettings, *, resume: bool = False, progress: bool = False
 ) -> tuple[FitResult, Card]:
@@ -222,9 +215,9 @@ def train_malignancy(
         rated = _rated(validation, crops, truth, expit(intercept + slope * seen))
         if first_process():
             rated.write(run_dir / RATED)
-        by_size = area_under_roc(rated.diameter_mm, truth)
+        by_size = auc(truth, rated.diameter_mm)
         metrics["auc_of_diameter"] = by_size
-        metrics["auc_gain_over_diameter"] = area_under_roc(seen, truth) - by_size
+        metrics["auc_gain_over_diameter"] = auc(truth, seen) - by_size
         metrics["ece_calibrated_in_sample"] = expected_calibration_error(rated.p_malignant, truth)
         calibration = Calibration(
             f"logistic, fitted on {len(truth)} nodules of {len(validation)} held-out scans",

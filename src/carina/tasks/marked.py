@@ -16,6 +16,9 @@ SIZE_LIMITS_MM = (6.0, 9.0, 13.0)
 SIZES = ("below_6mm", "6_to_9mm", "9_to_13mm", "from_13mm")
 """Their names in metrics."""
 
+FALSE_MARK_VOXELS = 8
+"""A crop without a nodule counts as marked wrongly from so many voxels on."""
+
 
 @dataclass(frozen=True, eq=False)
 class Marked:
@@ -64,7 +67,7 @@ class MarkingMetrics:
         called = (marked.logits > 0) & counted
         with_nodule = truth.view(marked.crops, -1).any(1)
         touched = (called & truth).view(marked.crops, -1).any(1)
-        wrong = (called & ~truth).view(marked.crops, -1).sum(1) >= 8
+        wrong = (called & ~truth).view(marked.crops, -1).sum(1) >= FALSE_MARK_VOXELS
         counts = [with_nodule.sum(), touched.sum(), (~with_nodule).sum(), (wrong & ~with_nodule).sum()]
         for size in range(1, len(SIZES) + 1):
             of_size = (marked.size == size) & counted

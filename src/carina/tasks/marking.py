@@ -41,7 +41,7 @@ class SegmentationSettings(RunSettings):
         mix: shares of crops on nodules, on hard negatives, and anywhere in the lungs.
         outside_weight: weight of voxels outside the dilated lungs.
         size_power: voxels of a nodule weigh (volume / 500 mm3) to this power, between 0.3 and 6.
-        loss: "marking" (Dice, positives, hardest negatives) or "missed-dice" (the textbook's).
+        loss: "marking" (Dice, cross entropy of positives and of all negatives) or "missed-dice" (the textbook's).
         filters: channels of the network at full resolution.
         threshold: of the pipeline on the network's answer, for the card.
         lower_thresholds: tried by the pipeline where nothing is marked, for the card.
@@ -57,7 +57,7 @@ class SegmentationSettings(RunSettings):
     mix: tuple[float, float, float] = (0.5, 0.25, 0.25)
     outside_weight: float = 0.05
     size_power: float = -0.6
-    loss: str = "marking"
+    loss: Literal["marking", "missed-dice"] = "marking"
     filters: int = 16
     threshold: float = 0.5
     lower_thresholds: tuple[float, ...] = ()

@@ -24,6 +24,8 @@ from carina.models.card import DataSource, Training, load_card, load_model
 logger = logging.getLogger(__name__)
 SUBSETS = tuple(f"subset{k}" for k in range(10))
 """LUNA16's ten, for cross-validation."""
+LOWER_IS_BETTER = ("loss", "false_crops")
+"""Metrics of which less is better; of all others more is."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from carina.models.card import Card, save_model
 from carina.tasks.held_out import HeldOut, series_of
 from carina.tasks.marked import Marked, MarkingMetrics, crop_overlaps
 from carina.tasks.marking import SLICES, MarkingBatch, SegmentationSettings, segmentation_batches
-from carina.tasks.runs import split_scans, training_of
+from carina.tasks.runs import LOWER_IS_BETTER, split_scans, training_of
 
 LUNG_MARGIN_MM = 3.0
 """Voxels outside the lungs dilated by this hardly count."""
@@ -56,8 +56,8 @@ class Segmentation:
 
     @property
     def higher_is_better(self) -> bool:
-        """Of all metrics but two."""
-        return self.monitor not in ("loss", "false_crops")
+        """Of most metrics."""
+        return self.monitor not in LOWER_IS_BETTER
 
     def loss(self, model: nn.Module, batch: MarkingBatch) -> tuple[Tensor, Marked]:
         """Loss over all stacks of all crops, or over the crops."""
@@ -157,8 +157,6 @@ def train_segmentation(
     spec = settings.spec()
     torch.manual_seed(settings.fit.seed)
     model = build(spec)
-    # Hardly any voxel is nodule: begin with a small probability everywhere instead of learning that first.
-    nn.init.constant_(model.get_parameter("head.bias"), -4.0)
     settings.load_initial(model)
     task = Segmentation(settings, pre.clip_hu, pre.spacing_zyx_mm)
     held_out = None
