@@ -184,6 +184,21 @@ def test_rows_that_another_run_wrote_meanwhile_are_kept(tmp_path: Path) -> None:
         assert [row["input"] for row in csv.DictReader(file)] == ["a", "b"]
 
 
+def test_one_name_in_two_folders_is_two_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        ledger = _Ledger(output)
+        assert not ledger.holds("ct.mhd")
+        with ledger.alone():
+            case = ledger.folder_for("ct", "ct.mhd")
+            ledger.add({"input": "ct.mhd", "case": case, "status": "done"})
+        assert ledger.holds("ct.mhd")
+        assert case == {"a": "ct", "b": "ct-2"}[folder]
+
+
 def test_a_summary_of_something_else_is_not_written_over(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -499,6 +499,7 @@ def test_too_few_batches_for_one_step_are_refused() -> None:
         {"weight_decay": -0.1},
         {"warmup": 1.0},
         {"clip_norm": -1.0},
+        {"clip_norm": 0.0},
         {"ema": 1.5},
     ],
 )

@@ -290,11 +290,11 @@ def test_pipeline_prints_the_table_of_fates(capsys, tmp_path):
     [
         ("", "column seriesuid"),
         ("seriesuid,coordX,coordY,coordZ\n", "column probability is missing"),
-        ("seriesuid,coordX,coordY,coordZ,probability\n1.1,1,2,x,0.5\n", "row 2: coordZ is 'x'"),
-        ("seriesuid,coordX,coordY,coordZ,probability\n1.1,1,2,3,nan\n", "row 2: probability is 'nan'"),
-        ("seriesuid,coordX,coordY,coordZ,probability\n1.1,1,2\n", "row 2: 3 values under 5"),
-        ("seriesuid,coordX,coordY,coordZ,probability\n\n\n1.1,1,2,x,0.5\n", "row 4: coordZ is 'x'"),
-        ("seriesuid,coordX,coordY,coordZ,probability\n\n\n1.1,1,2\n", "row 4: 3 values under 5"),
+        ("seriesuid,coordX,coordY,coordZ,probability\n1.1,1,2,x,0.5\n", "line 2: coordZ is 'x'"),
+        ("seriesuid,coordX,coordY,coordZ,probability\n1.1,1,2,3,nan\n", "line 2: probability is 'nan'"),
+        ("seriesuid,coordX,coordY,coordZ,probability\n1.1,1,2\n", "line 2: 3 values under 5"),
+        ("seriesuid,coordX,coordY,coordZ,probability\n\n\n1.1,1,2,x,0.5\n", "line 4: coordZ is 'x'"),
+        ("seriesuid,coordX,coordY,coordZ,probability\n\n\n1.1,1,2\n", "line 4: 3 values under 5"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_said_in_one_line(capsys, cohort, text, said):

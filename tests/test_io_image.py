@@ -5,6 +5,7 @@ import os
 import re
 import struct
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -337,3 +338,14 @@ def test_nifti_with_voxels_of_no_size_is_refused(tmp_path, size):
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content))
     with pytest.raises(GeometryError, match="does not say how large its voxels are"):
         read_ct(tmp_path / "a.nii.gz")
+
+
+def test_a_header_full_of_line_ends_is_read_at_once(tmp_path):
+    write_image(
+        np.full((16, 64, 64), 0x0A0A, np.int16), small_geometry((16, 64, 64)), tmp_path / "a.mha", compress=False
+    )
+    content = re.sub(rb"ElementSpacing = [^\n]*\n", b"", (tmp_path / "a.mha").read_bytes())
+    (tmp_path / "a.mha").write_bytes(content)
+    began = time.process_time()
+    assert not list_series(tmp_path / "a.mha")[0].usable
+    assert time.process_time() - began < 5  # a minute, where every line end is tried anew

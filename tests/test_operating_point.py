@@ -50,10 +50,10 @@ def test_a_stage_score_that_is_no_number_is_named(tmp_path: Path) -> None:
     found, cohort = write(tmp_path)
     table = found / "findings.csv"
     table.write_text(table.read_text().replace("0.5,0.5\n", ",0.5\n", 1).replace("0.5,0.5\n", "inf,0.5\n", 1))
-    with pytest.raises(InputError, match=r"row 3: segmentation_score is 'inf'"):
+    with pytest.raises(InputError, match=r"line 3: segmentation_score is 'inf'"):
         judge(found, cohort)
     table.write_text(table.read_text().replace("inf", "x"))
-    with pytest.raises(InputError, match=r"row 3: segmentation_score is 'x'"):
+    with pytest.raises(InputError, match=r"line 3: segmentation_score is 'x'"):
         judge(found, cohort)
 
 

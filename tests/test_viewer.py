@@ -358,6 +358,23 @@ def test_a_review_that_failed_to_be_stored_is_stored_when_the_study_has_been_lef
         until(lambda: page.wait_for_timeout(20) or stored(server, job)["comment"] == "the network was down")
 
 
+def test_a_review_that_the_server_has_not_got_is_there_when_the_study_is_opened_again(browser, server, job):
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        shown(page)
+        page.route("**/review", lambda route: route.abort() if route.request.method == "PUT" else route.continue_())
+        page.fill("#study-comment", "said while nothing could be stored")
+        page.wait_for_selector("#saved.problem")
+        page.click(".brand")
+        page.wait_for_selector("#start:not([hidden])")
+        page.evaluate(f"location.hash = '{job['id']}'")
+        page.wait_for_function(
+            "document.querySelector('#study-comment').value === 'said while nothing could be stored'"
+        )
+        page.unroute("**/review")
+        page.wait_for_selector("#saved:text('Stored on the server')")
+    assert stored(server, job)["comment"] == "said while nothing could be stored"
+
+
 def test_a_study_is_listed_once_however_quickly_the_list_is_asked_for(browser, server, job, mirrored):
     held = []
     with window(browser, f"{server.url}/#{job['id']}") as page:

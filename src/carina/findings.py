@@ -22,17 +22,18 @@ MOST_FINDINGS = 255
 """No report lists more: its mask holds one byte per voxel."""
 
 
-def check_threshold(threshold: float | None) -> None:
+def check_threshold(threshold: float | None, name: str = "threshold") -> None:
     """Refuse a lowest ``p_nodule`` that is no probability: every CT would silently have no findings, or all candidates.
 
     Args:
         threshold: None where none was given.
+        name: what it is called, for the message.
 
     Raises:
         UsageError: not a number from 0 to 1.
     """
     if threshold is not None and not 0 <= threshold <= 1:  # nor is NaN
-        raise UsageError(f"a threshold of {threshold} is not a probability; give a number from 0 to 1")
+        raise UsageError(f"a {name} of {threshold} is not a probability; give a number from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ const AGAIN_MS = 5000
 const KEEPALIVE_BYTES = 60_000
 
 export class Reviewer {
+  /** Whose last word the server has not got; kept when their study is left. */
+  private static readonly unsaved = new Map<string, Reviewer>()
   private waiting: number | undefined
   private sending: Promise<void> | undefined
   private changed = false
@@ -17,7 +19,7 @@ export class Reviewer {
   private constructor(
     private readonly url: string,
     private readonly review: Review,
-    private readonly said: (text: string, good: boolean) => void,
+    private said: (text: string, good: boolean) => void,
   ) {}
 
   static async open(
@@ -25,7 +27,13 @@ export class Reviewer {
     signal: AbortSignal,
     said: (text: string, good: boolean) => void,
   ): Promise<Reviewer> {
-    return new Reviewer(url, await json<Review>(url, { signal }), said)
+    const left = Reviewer.unsaved.get(url)
+    await left?.flush()
+    if (!left?.changed) return new Reviewer(url, await json<Review>(url, { signal }), said)
+    // What the server has is older.
+    left.said = said
+    left.flushIn(PAUSE_MS)
+    return left
   }
 
   of(id: number): FindingReview {
@@ -95,9 +103,11 @@ export class Reviewer {
         keepalive: body.length < KEEPALIVE_BYTES,
       })
       this.review.updated = stored.updated
+      Reviewer.unsaved.delete(this.url)
       if (!this.changed) this.said(storedAt(stored.updated), true)
     } catch (error) {
       this.changed = true
+      Reviewer.unsaved.set(this.url, this)
       const { detail, status } = error instanceof Problem ? error : new Problem('', String(error))
       // Also when the study has been left; what the server refuses as it is will be refused again.
       const again = status === 0 || status >= 500

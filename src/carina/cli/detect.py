@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from carina.pipeline import Detection, Detector
 
 DEFAULT_FORMATS = ("json", "csv", "html", "mask")
-SUMMARY = ("input", "case", "status", "findings", "p_malignant", "seconds", "message")
+SUMMARY = ("input", "case", "status", "findings", "p_malignant", "seconds", "message", "path")
 
 
 @dataclass
@@ -146,6 +146,7 @@ class _Ledger:
     """``summary.csv`` of an output folder: one row per input, rewritten whole after every case.
 
     What earlier runs left there stays, and what others write meanwhile: another patient's case is never written over.
+    An input is known by its absolute path, however and from wherever it is named.
     """
 
     def __init__(self, output: Path) -> None:
@@ -159,7 +160,7 @@ class _Ledger:
             reader = csv.DictReader(file)
             if not {"input", "case", "status"} <= set(reader.fieldnames or ()):
                 raise InputError(f"{self.path}: not written by carina detect; choose another output folder")
-            return list(reader)
+            return [row | {"path": row.get("path") or os.path.realpath(row["input"])} for row in reader]
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -174,27 +175,25 @@ class _Ledger:
 
     def holds(self, text: str) -> bool:
         """Whether an earlier run has finished this input."""
-        return any(row["status"] == "done" and _same(row["input"], text) for row in self._rows)
+        path = os.path.realpath(text)
+        return any(row["status"] == "done" and row["path"] == path for row in self._rows)
 
     def folder_for(self, case_id: str, text: str) -> str:
         """The case's folder; a second input of the same name gets a number."""
-        taken = {row["case"] for row in self._rows if not _same(row["input"], text)}
+        path = os.path.realpath(text)
+        taken = {row["case"] for row in self._rows if row["path"] != path}
         names = (case_id, *(f"{case_id}-{n}" for n in range(2, len(taken) + 3)))
         return next(name for name in names if name not in taken)
 
     def add(self, row: dict[str, str]) -> None:
         """Write the input's row; within ``alone``."""
-        self._rows = [other for other in self._rows if not _same(other["input"], row["input"])] + [row]
+        row = row | {"path": os.path.realpath(row["input"])}
+        self._rows = [other for other in self._rows if other["path"] != row["path"]] + [row]
         # Names of files need not be UTF-8.
         with replacing(self.path) as draft, draft.open("w", newline="", errors="surrogateescape") as file:
             writer = csv.DictWriter(file, SUMMARY, restval="")
             writer.writeheader()
             writer.writerows(self._rows)
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two spellings name one file or folder."""
-    return one == other or os.path.realpath(one) == os.path.realpath(other)
 
 
 class _Progress:

@@ -303,7 +303,7 @@ class Pipeline(_Output):
         from carina.io.luna import read_malignancy
 
         check_threshold(self.threshold)
-        check_threshold(self.malignancy_threshold)
+        check_threshold(self.malignancy_threshold, "malignancy threshold")
         score = score_pipeline(
             read_reports(self.reports),
             MalignancyTable.of(read_malignancy(self.malignancy, any_name=True)),

@@ -95,7 +95,9 @@ class Phantom:
 
         path = self.output / f"seed-{self.seed}.json"
         settings = {name: getattr(self, name) for name in SHAPING}
-        if goes_on and path.is_file():
+        if goes_on and not path.is_file():
+            return  # made before options were kept
+        if goes_on:
             try:
                 before = msgspec.json.decode(path.read_bytes(), type=dict[str, bool | int | float | str | None])
             except ValueError as error:

@@ -95,13 +95,13 @@ class Columns:
 
     def where(self, index: int) -> str:
         """File and line of a row, for messages."""
-        return f"{self.path}, row {self.lines[index]}"
+        return f"{self.path}, line {self.lines[index]}"
 
     def numbers(self, name: str, empty: float | None = None) -> Float64[np.ndarray, " n"]:
         """A column as finite numbers; ``empty`` stands where a field is empty, unless it is None.
 
         Raises:
-            InputError: a value is not a finite number; says in which row.
+            InputError: a value is not a finite number; says in which line.
         """
         texts = self.texts[name]
         try:
@@ -137,7 +137,7 @@ def read_columns(path: Path, required: Sequence[str]) -> Columns:
         raise InputError(f"{path}: column {', '.join(missing)} is missing; the header is {','.join(header)!r}")
     for line, row in found[1:]:
         if len(row) != len(header):
-            raise InputError(f"{path}, row {line}: {len(row)} values under {len(header)} column names")
+            raise InputError(f"{path}, line {line}: {len(row)} values under {len(header)} column names")
     columns = list(zip(*(row for _, row in found[1:]), strict=True)) or [()] * len(header)
     texts = {name: [value.strip() for value in column] for name, column in zip(header, columns, strict=True)}
     return Columns(path, texts, [line for line, _ in found[1:]])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _ITK_NAMES = {"metaimage": "MetaImageIO", "nifti": "NiftiImageIO", "nrrd": "NrrdImageIO"}
 
 _SPACING = re.compile(
-    rb"^\s*(Element(Spacing|Size)\s*=|spacings\s*:|space directions\s*:)", re.MULTILINE | re.IGNORECASE
+    rb"^[ \t]*(Element(Spacing|Size)[ \t]*=|spacings[ \t]*:|space directions[ \t]*:)", re.MULTILINE | re.IGNORECASE
 )
 """How a MetaImage or NRRD header says how large the voxels are."""
 

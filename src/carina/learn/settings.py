@@ -70,6 +70,8 @@ class FitSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value < limit:
                 raise UsageError(f"{name} is {value:g}; expected a number from 0 to below {limit:g}")
+        if self.clip_norm == 0:
+            raise UsageError("clip_norm is 0; expected more than 0, or none at all to clip nothing")
         if self.minutes is not None and not self.minutes > 0:
             raise UsageError(f"minutes is {self.minutes:g}; expected more than 0")
 
