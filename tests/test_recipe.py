@@ -94,3 +94,13 @@ def test_from_scans_to_weights_and_on_from_where_it_was(tmp_path: Path, capsys: 
     }
     assert load_card(work / "malignancy" / "model").task == "malignancy"
     assert not (weights / "malignancy.safetensors").exists()
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["recipe", "-o", str(tmp_path / "work"), "--device", "foo", "--jobs", "1"])
+    assert ended.value.code == 2
+    assert "unknown device 'foo'" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()

@@ -52,8 +52,10 @@ class Recipe:
     def run(self) -> None:
         """Make the weights."""
         from carina.ct.preprocess import Preprocessing
+        from carina.pipeline.runtime import choose_device
         from carina.tasks.preset import load_preset
 
+        choose_device(self.device)  # one that is not there is refused now, not after the scans are made
         preset = load_preset(self.preset)
         weights = self.output / "weights"
         train, held_out = self.output / "train", self.output / "held-out"
