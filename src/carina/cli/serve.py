@@ -87,7 +87,7 @@ class Serve:
         if not (1 <= self.workers <= 64 and 1 <= self.batch_size <= 256 and 0 <= self.batch_wait_ms <= 1000):
             raise UsageError("--workers must be 1 to 64, --batch-size 1 to 256, --batch-wait-ms 0 to 1000")
         if not (self.keep_days >= 0 and 0 <= self.keep_gib < math.inf):
-            raise UsageError("--keep-days must be 0 or more, --keep-gib too and finite")
+            raise UsageError("--keep-days and --keep-gib must be numbers from 0, the second finite")
         return Settings(
             folder=self.folder.expanduser().absolute(),
             host=self.host,
