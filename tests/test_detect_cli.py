@@ -199,6 +199,22 @@ def test_one_name_in_two_folders_is_two_inputs(tmp_path: Path, monkeypatch: pyte
         assert case == {"a": "ct", "b": "ct-2"}[folder]
 
 
+def test_a_case_is_done_though_nobody_reads_what_is_printed(inputs: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "carina", "detect", "--weights", str(inputs / "weights"), "--format", "json"]
+    with subprocess.Popen(
+        [*command, "-o", str(tmp_path), "-i", str(inputs / "chest.mhd")],
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(300) == 1
+    with (tmp_path / "summary.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["done"]
+
+
 def test_a_summary_of_something_else_is_not_written_over(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

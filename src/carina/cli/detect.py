@@ -87,6 +87,8 @@ class Detect:
                 continue
             try:
                 self._one(text, detector, formats, ledger)
+            except BrokenPipeError:  # whoever reads what is printed has seen enough; the case is written
+                raise
             except (CarinaError, OSError) as error:  # OSError: the disk is full, a file may not be read or written
                 failures += 1
                 with ledger.alone():
