@@ -216,6 +216,7 @@ def test_sources_that_leave_optional_things_out_or_wrong_are_taken(ct: Volume, t
             "StudyTime",
             "AccessionNumber",
             "StudyID",
+            "SliceThickness",
         ):
             delattr(dataset, keyword)
         dataset.PatientSex = "W"

@@ -307,15 +307,25 @@ def test_what_makes_a_series_better(better, worse, reason):
 
 
 @pytest.mark.parametrize(
-    "kernel", ["B70f", "B60s", "I70f", "Br59d", "LUNG", "BONE", "BONEPLUS", "EDGE", "FC51", "L", "D"]
+    "kernel", ["B70f", "B60s", "I70f", "I70f\\3", "Br59d", "LUNG", "BONE", "BONEPLUS", "EDGE", "FC51", "L", "D", "D\\2"]
 )
 def test_sharp_kernels(kernel):
     assert is_sharp(kernel)
 
 
-@pytest.mark.parametrize("kernel", ["B30f", "B45f", "STANDARD", "SOFT", "FC08", "Br36", "B", "", "C"])
+@pytest.mark.parametrize("kernel", ["B30f", "B45f", "I31f\\3", "STANDARD", "SOFT", "FC08", "Br36", "B", "", "C"])
 def test_even_kernels(kernel):
     assert not is_sharp(kernel)
+
+
+def test_a_kernel_of_several_values_is_read(tmp_path):
+    small_series(tmp_path)
+    for path in tmp_path.rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.ConvolutionKernel = ["I70f", "3"]
+        dataset.save_as(path)
+    (found,) = list_series(tmp_path)
+    assert found.kernel == "I70f\\3"
 
 
 def enhanced(path, frames=16, **overrides):

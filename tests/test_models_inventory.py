@@ -110,6 +110,14 @@ def test_a_card_that_does_not_say_what_it_learned_from_opens_no_gate(
     assert capsys.readouterr().out == "silent: its card does not say what it learned from\n"
 
 
+def test_a_copy_of_a_ct_that_was_learned_from_is_a_leak(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "scans.csv"
+    table.write_text("seriesuid,background_uid\n9.9.1,1.2.4\n9.9.2,\n")
+    assert run(["leak", "--series", str(table), "--weights", str(folder / "a")]) == 1
+    table.write_text("seriesuid,background_uid\n9.9.1,1.2.9\n9.9.2,\n")
+    assert run(["leak", "--series", str(table), "--weights", str(folder / "a")]) == 0
+
+
 def test_a_mistyped_list_is_wrong_usage_and_no_leak(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["leak", "--series", "nofile.txt", "--weights", str(folder)]) == 2
     assert "'nofile.txt' is neither a file nor a series UID" in capsys.readouterr().err

@@ -84,6 +84,15 @@ def test_segmentation_keeps_the_mix(scans):
     assert np.bincount(crops.kind).tolist() == [200, 500, 300]
 
 
+@pytest.mark.parametrize(("n", "mix"), [(203, (0.5, 0.5, 0)), (25, (0.7, 0.3, 0)), (9, (0.5, 0.5, 0)), (7, (1, 1, 1))])
+def test_no_share_is_rounded_into_another(scans, n, mix):
+    counts = np.bincount(segmentation_crops(scans, n, seed=0, epoch=0, mix=mix).kind, minlength=3)
+    expected = n * np.array([mix[2], mix[0], mix[1]]) / sum(mix)
+    assert counts.sum() == n
+    assert np.abs(counts - expected).max() <= 1
+    assert counts[0] == 0 or mix[2] > 0
+
+
 def test_scans_without_nodules_take_part(scans):
     crops = segmentation_crops(scans, 1000, seed=0, epoch=0)
     assert (crops.scan == 2).sum() > 100

@@ -512,6 +512,21 @@ def test_nodule_outside_of_the_lung_box_is_left_out_with_a_warning(cohort):
     assert any("lies outside of the box" in w for w in truth.warnings)
 
 
+def test_what_reaches_into_the_box_from_outside_is_ignored_and_no_background(cohort):
+    (case, *_), _ = find_cases([cohort])
+    prepared = prepare_scan(Volume(chest(UIDS[0])[0], GRID), SETTINGS)
+    middle = np.array(prepared.geometry.shape_zyx) // 2
+    just_below = prepared.geometry.to_lps(np.array([-4.0, middle[1], middle[2]]))
+    mass = Annotation(UIDS[0], tuple(just_below.tolist()), 30.0, None, "solid", None)
+    truth = draw_truth(replace(case, mask=None, nodules=(mass,)), prepared, GRID)
+    assert truth.nodules == []
+    distance = np.linalg.norm(prepared.geometry.to_lps(np.argwhere(truth.label == IGNORE)) - just_below, axis=1)
+    assert len(distance) > 100
+    assert distance.max() <= 15.0
+    excluded = draw_truth(replace(case, mask=None, nodules=(), excluded=(mass,)), prepared, GRID)
+    np.testing.assert_array_equal(excluded.label, truth.label)
+
+
 def test_a_nodule_between_the_points_of_the_grid_keeps_a_voxel(cohort, tmp_path):
     (case, *_), _ = find_cases([cohort])
     volume = Volume(chest(UIDS[0])[0], GRID)

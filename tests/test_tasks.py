@@ -303,6 +303,19 @@ def test_a_card_lists_what_the_first_weights_saw_too(store: Store, tmp_path: Pat
     assert set(second.training.data) == set(earlier.data)
 
 
+def test_held_out_scans_that_the_first_weights_learned_from_are_said(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train_segmentation(store, tmp_path / "first", replace(SMALL, split="none", monitor="loss"))
+    assert "already" not in caplog.text
+    _, card = train_segmentation(store, tmp_path / "second", replace(SMALL, init_from=tmp_path / "first" / "model"))
+    held_out = len(split_scans(store, SMALL)[1])
+    assert card.measured_on.endswith(
+        f"{held_out} held-out scans, {held_out} of which trained the weights it began with"
+    )
+    assert f"{held_out} of {held_out} held-out scans trained the weights" in caplog.text
+
+
 def test_weights_of_another_network_are_no_start(store: Store, tmp_path: Path) -> None:
     train_segmentation(store, tmp_path / "first", SMALL)
     with pytest.raises(UsageError, match="another network"):

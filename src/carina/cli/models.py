@@ -79,7 +79,8 @@ class Leak(_Chosen):
     """Tell whether models have learned from these series; exit code 1 if one has, or if its card does not say."""
 
     series: tuple[str, ...]
-    """Series UIDs, or files: one UID per line, or a CSV with a column seriesuid."""
+    """Series UIDs, or files: one UID per line, or a CSV with a column seriesuid; where it has a column
+    background_uid, the CTs beneath synthetic scans are looked up too."""
     json: bool = False
     """Print JSON with all series that a model has seen; the text shows the first ten."""
 
@@ -148,5 +149,7 @@ def _uids(text: str) -> list[str]:
     with path.open(encoding="utf-8-sig") as file:
         header = file.readline().split(",")
     if header[0].strip() == "seriesuid":
-        return read_columns(path, ["seriesuid"]).texts["seriesuid"]
+        texts = read_columns(path, ["seriesuid"]).texts
+        # A copy with inserted nodules is known by its own UID and by that of the CT beneath.
+        return texts["seriesuid"] + [uid for uid in texts.get("background_uid", ()) if uid]
     return read_series(path)

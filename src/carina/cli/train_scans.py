@@ -26,7 +26,7 @@ class _Common:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder of the run: log, checkpoint, and at the end model.safetensors with model.json."""
     preset: str | None = None
-    """A shipped preset (laptop, gpu) or a TOML file; options given here go before it."""
+    """A shipped preset (laptop, gpu) or a TOML file; other options given here count more."""
     epochs: int | None = None
     """Passes over ``crops_per_epoch`` crops."""
     minutes: float | None = None

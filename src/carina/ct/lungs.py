@@ -43,7 +43,7 @@ class LungMask:
 
     Attributes:
         mask: true inside the lungs.
-        geometry: the patient-aligned grid of 2 mm that ``mask`` lies on; it covers the whole scan.
+        geometry: the patient-aligned grid of 2 mm that ``mask`` lies on; it covers the scan but for a rim below 2 mm.
         litres: volume of the mask.
     """
 
@@ -69,9 +69,8 @@ class LungMask:
         _, inner = self._cut(0)
         low, high = inner.bounds_lps()
         scan_low, scan_high = self.geometry.bounds_lps()
-        return grid_between(
-            np.maximum(low - margin_mm, scan_low), np.minimum(high + margin_mm, scan_high), spacing_zyx_mm
-        )
+        wanted = np.maximum(low - margin_mm, scan_low), np.minimum(high + margin_mm, scan_high)
+        return grid_between(*wanted, scan_high, spacing_zyx_mm)
 
     def _cut(self, margin: int) -> tuple[Mask, Geometry]:
         """The box of the mask with a margin of whole voxels, empty beyond the grid."""

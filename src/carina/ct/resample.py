@@ -23,28 +23,33 @@ _STRAIGHT_VOXELS = 1e-3
 """Grids count as parallel when ignoring their tilt moves no sample by more than this many source voxels."""
 
 
-def grid_between(low_lps: ArrayLike, high_lps: ArrayLike, spacing_zyx_mm: Vector3) -> Geometry:
+def grid_between(low_lps: ArrayLike, high_lps: ArrayLike, end_lps: ArrayLike, spacing_zyx_mm: Vector3) -> Geometry:
     """The patient-aligned grid that begins at ``low_lps`` and reaches ``high_lps`` or just beyond it.
 
     Args:
         low_lps: centre of the first voxel, mm.
         high_lps: the position to be reached, mm; no coordinate smaller than in ``low_lps``.
+        end_lps: where the image ends, mm. A plane that would lie beyond is left out: it would hold nothing but fill,
+            and tissue that is cut off by air looks like a nodule.
         spacing_zyx_mm: distance of voxel centres from feet to head, front to back, right to left.
     """
-    low, high = np.asarray(low_lps, float), np.asarray(high_lps, float)
-    steps = np.ceil((high - low)[::-1] / spacing_zyx_mm - 1e-3).astype(int)
+    low, high, end = (np.asarray(position, float) for position in (low_lps, high_lps, end_lps))
+    wanted = np.ceil((high - low)[::-1] / spacing_zyx_mm - 1e-3)
+    filled = np.floor((end - low)[::-1] / spacing_zyx_mm + 1e-7)
+    steps = np.minimum(wanted, filled).astype(int)
     z, y, x = (int(n) + 1 for n in np.maximum(steps, 0))
     return Geometry.from_axes((z, y, x), spacing_zyx_mm=spacing_zyx_mm, origin_lps=low)
 
 
 def analysis_grid(geometry: Geometry, spacing_zyx_mm: Vector3) -> Geometry:
-    """The patient-aligned grid that covers all voxel centres of ``geometry``.
+    """The patient-aligned grid over ``geometry``, from its lowest voxel centre as far as its voxels reach.
 
     Its axes run from feet to head, from front to back and from the patient's right to the left, whatever the
     orientation of the input.
     """
     low, high = geometry.bounds_lps()
-    return grid_between(low, high, spacing_zyx_mm)
+    half_voxel = np.abs(geometry.affine[:3, :3]).sum(axis=1) / 2
+    return grid_between(low, high, high + half_voxel, spacing_zyx_mm)
 
 
 def resample(volume: Volume, target: Geometry, fill: int = hu.AIR) -> Int16[np.ndarray, "z y x"]:

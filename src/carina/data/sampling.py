@@ -119,8 +119,8 @@ def segmentation_crops(
     if mix[0] > 0 and not len(nodules):
         raise TrainingError(f"none of the {len(scans)} scans holds a nodule; set the share of nodules to 0")
     shares = np.array(mix, float) / sum(mix)
-    n_nodules = round(n * shares[0])
-    n_negatives = round(n * shares[1]) if len(negatives) else 0
+    n_nodules, n_both, _ = np.rint(n * shares.cumsum()).astype(int).tolist()
+    n_negatives = n_both - n_nodules if len(negatives) else 0
     chosen = rng.choice(len(nodules), n_nodules, p=_size_weights(scans, nodules, size_balance)) if n_nodules else []
     parts = [
         _near(rng, scans, nodules, np.asarray(chosen, np.int64), jitter_mm, 1),

@@ -59,9 +59,7 @@ def draw_truth(case: Case, prepared: PreparedScan, source: Geometry) -> Truth:
     truth = Truth(np.zeros(prepared.geometry.shape_zyx, np.uint8))
     for finding in case.excluded:
         if finding.diameter_mm > 0:
-            center = _inside(finding.center_lps, prepared.geometry)
-            if center is not None:
-                _draw(truth.label, _ball(center, finding.diameter_mm, prepared.geometry), IGNORE)
+            _ignore_ball(truth, finding.center_lps, finding.diameter_mm, prepared.geometry)
     if case.lidc_sqlite is not None:
         _draw_outlines(truth, case, prepared.geometry, source)
     elif case.mask is not None:
@@ -110,14 +108,14 @@ def grow_nodule(
 def _ball(
     center_zyx: Vector3, diameter_mm: float, geometry: Geometry
 ) -> tuple[tuple[slice, ...], Bool[np.ndarray, "d h w"]]:
-    """The voxels of a sphere as a box and a mask in it; at least the voxel at its centre."""
+    """What of a sphere lies on the grid, as a box and a mask in it; at least the voxel at a centre on the grid."""
     spacing, center = np.array(geometry.spacing_zyx_mm), np.array(center_zyx)
     radius = diameter_mm / 2
     low = np.maximum(np.floor(center - radius / spacing), 0).astype(int)
-    high = np.minimum(np.ceil(center + radius / spacing) + 1, geometry.shape_zyx).astype(int)
+    high = np.maximum(np.minimum(np.ceil(center + radius / spacing) + 1, geometry.shape_zyx).astype(int), low)
     axes = [(np.arange(a, b) - c) * s for a, b, c, s in zip(low, high, center, spacing, strict=True)]
     squared = axes[0][:, None, None] ** 2 + axes[1][:, None] ** 2 + axes[2] ** 2
-    mask = squared <= max(radius**2, squared.min())
+    mask = squared <= max(radius**2, squared.min(initial=np.inf))
     return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True)), mask
 
 
@@ -126,6 +124,12 @@ def _draw(label: UInt8[np.ndarray, "z y x"], part: tuple[tuple[slice, ...], np.n
     box, mask = part
     label[box][mask] = value
     return int(mask.sum())
+
+
+def _ignore_ball(truth: Truth, center_lps: Vector3, diameter_mm: float, geometry: Geometry) -> None:
+    """What of a sphere lies on the grid is neither nodule nor background, also where its centre lies beyond."""
+    z, y, x = geometry.to_zyx(center_lps)
+    _draw(truth.label, _ball((float(z), float(y), float(x)), diameter_mm, geometry), IGNORE)
 
 
 def _inside(center_lps: Vector3, geometry: Geometry) -> Vector3 | None:
@@ -182,6 +186,8 @@ def _draw_outlines(truth: Truth, case: Case, target: Geometry, source: Geometry)
         part = _moved(n.consensus, source.crop(n.start_zyx, n.consensus.shape), target)
         if center is None or part is None:
             truth.warnings.append(_left_out(n.center_lps))
+            if part is not None:
+                _draw(truth.label, part, IGNORE)
             continue
         _draw(truth.label, part, label)
         truth.nodules.append(Nodule(label, center, n.diameter_mm, n.volume_mm3, n.type, n.malignant, n.malignancy))
@@ -237,6 +243,8 @@ def _add(truth: Truth, case: Case, prepared: PreparedScan, row: Annotation, labe
     if center is None:
         truth.warnings.append(_left_out(row.center_lps))
         truth.label[truth.label == label] = IGNORE
+        if grow:
+            _ignore_ball(truth, row.center_lps, row.diameter_mm, geometry)
         return
     if grow:
         _draw(truth.label, grow_nodule(prepared.hu, geometry, center, row.diameter_mm), label)

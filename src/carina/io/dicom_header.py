@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from carina.errors import InputError
@@ -134,11 +135,13 @@ def read_instance(path: Path) -> Instance:
 
 
 def text_of(header: Dataset, keyword: str) -> str:
-    """An attribute as text without blanks at its ends, "" where absent or damaged."""
+    """An attribute as text without blanks at its ends, "" where absent or damaged; several values joined as in DICOM."""
     try:
         value = header.get(keyword)
     except Exception:  # a value that cannot be parsed names nothing
         return ""
+    if isinstance(value, MultiValue):
+        return "\\".join(map(str, value)).strip()
     return "" if value is None else str(value).strip()
 
 

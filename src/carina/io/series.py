@@ -76,9 +76,10 @@ def is_sharp(kernel: str) -> bool:
     """Whether a ConvolutionKernel enhances edges, judged by the names that the makers use.
 
     Siemens counts up (B31 soft, B70 sharp), Canon's chest and bone kernels begin at FC50, GE and Philips use
-    words and letters. An unknown kernel counts as not sharp.
+    words and letters. An unknown kernel counts as not sharp. Of several values the first is the kernel; iterative
+    reconstruction adds its strength.
     """
-    name = kernel.upper()
+    name = kernel.upper().partition("\\")[0]
     if numbered := re.match(r"(?:B|BL|BR|BV|HR|I|QR|FC)(\d{2})", name):
         return int(numbered[1]) >= 50
     return name in {"L", "D", "E", "YA", "YB", "YC", "YD"} or any(

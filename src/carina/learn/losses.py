@@ -55,7 +55,10 @@ def marking_loss(
     *,
     negatives: float = 12.0,
 ) -> Float[Tensor, ""]:
-    """Mark rare small things: Dice of the whole batch, and cross entropy of both classes, each by its own mean.
+    """Mark rare small things: Dice of the whole batch, and cross entropy of both classes.
+
+    The cross entropy of positive voxels is their mean by weight. That of negative ones is their sum over the number of
+    all voxels: where much is to be ignored it counts less.
 
     Dice over the batch, not per sample, and enough weight on the negative voxels keep training out of the state in
     which all tissue in the lungs is called one half.
@@ -64,7 +67,7 @@ def marking_loss(
         logits: of the mask.
         truth: 0 or 1.
         weight: of each voxel, e.g. more for small nodules, little outside the lungs, 0 to ignore.
-        negatives: weight of the mean over all negative voxels, against 1 for the mean over positive ones.
+        negatives: weight of the negative voxels' part, against 1 for that of the positive ones.
     """
     logits = logits.float()
     entropy = weight * functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")

@@ -80,7 +80,7 @@ def _one_pass(
         if here.any():
             rows = _window(np.logical_or.reduce(here, axis=(0, 2)), levels)
             columns = _window(np.logical_or.reduce(here, axis=(0, 1)), levels)
-            # The outermost voxels and slices are repeated beyond the edges, as in training.
+            # Beyond the edges the outermost voxels are repeated: tissue that air cuts off looks like a nodule.
             near = np.ix_(
                 np.arange(first - context, stop + context).clip(0, n_slices - 1),
                 np.arange(rows.start, rows.stop).clip(0, height - 1),

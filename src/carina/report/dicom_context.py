@@ -29,6 +29,7 @@ _NAMES = ("PatientName", "ReferringPhysicianName")
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 _MAY_BE_EMPTY = (
     "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
+    "SliceThickness",
 )  # fmt: skip
 
 
@@ -168,7 +169,7 @@ def _header(path: str, sop_instance_uid: str) -> Dataset:
         raise InputError(f"{path}: is no CT Image Storage ({header.SOPClassUID}); DICOM output refers to those only")
     for keyword in _MAY_BE_EMPTY:
         if keyword not in header:
-            setattr(header, keyword, "")
+            setattr(header, keyword, None)
     if header.PatientSex not in ("M", "F", "O", ""):
         header.PatientSex = ""
     # Everything is written as UTF-8, which holds any name.

@@ -36,7 +36,7 @@ from carina.tasks.candidates import (
     unchanged_batches,
 )
 from carina.tasks.held_out import HeldOut, series_of
-from carina.tasks.runs import split_scans, training_of
+from carina.tasks.runs import held_out_words, split_scans, training_of
 
 RATED = "rated.csv"
 """Table of the held-out nodules with outcome and answer, for ``carina evaluate malignancy``."""
@@ -233,7 +233,7 @@ def train_malignancy(
         preprocessing=pre,
         training=training_of(training, settings, result),
         metrics=metrics,
-        measured_on=f"nodules of {len(validation)} held-out scans" if validation else "the training crops",
+        measured_on=f"nodules of {held_out_words(validation, settings)}" if validation else "the training crops",
         calibration=calibration,
         summary=f"3-D network: probability that a nodule is malignant. Outcomes: {outcome}",
         limits=f"Knows nothing but these outcomes: {outcome}.",

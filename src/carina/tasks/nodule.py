@@ -30,7 +30,7 @@ from carina.tasks.candidates import (
     unchanged_batches,
 )
 from carina.tasks.held_out import HeldOut, series_of
-from carina.tasks.runs import split_scans, training_of
+from carina.tasks.runs import held_out_words, split_scans, training_of
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def train_nodule(
         preprocessing=pre,
         training=training_of(training, settings, result),
         metrics=metrics,
-        measured_on=f"candidates of {len(validation)} held-out scans" if validation else "the training crops",
+        measured_on=f"candidates of {held_out_words(validation, settings)}" if validation else "the training crops",
         calibration=calibration,
         flips=settings.flips,
         again_above=settings.again_above,

@@ -118,7 +118,26 @@ def split_scans(store: Store, settings: RunSettings) -> tuple[list[Scan], list[S
             raise UsageError(f"split {other!r} is none of 'patient', 'tenth', 'subset0' to 'subset9', 'none'")
     if not training:
         raise TrainingError(f"the split {settings.split!r} leaves none of {len(store)} scans to learn from")
+    if seen := _seen_before(validation, settings):
+        logger.warning(
+            "%d of %d held-out scans trained the weights of %s already, so figures on them promise too much; use the "
+            "split of that training, or other scans", seen, len(validation), settings.init_from
+        )  # fmt: skip
     return training, validation
+
+
+def held_out_words(validation: Sequence[Scan], settings: RunSettings) -> str:
+    """How many scans were held out, for the card; and how many of them the first weights had learned from."""
+    seen = _seen_before(validation, settings)
+    words = f"{len(validation)} held-out scans"
+    return f"{words}, {seen} of which trained the weights it began with" if seen else words
+
+
+def _seen_before(scans: Sequence[Scan], settings: RunSettings) -> int:
+    if settings.init_from is None:
+        return 0
+    known = set(load_card(settings.init_from).training.series_uids)
+    return sum(not known.isdisjoint({scan.series_uid, scan.background_uid}) for scan in scans)
 
 
 def _one_patient_apart(scans: Sequence[Scan]) -> tuple[list[Scan], list[Scan]]:

@@ -29,7 +29,7 @@ from carina.models.card import Card, save_model
 from carina.tasks.held_out import HeldOut, series_of
 from carina.tasks.marked import Marked, MarkingMetrics, crop_overlaps
 from carina.tasks.marking import SLICES, MarkingBatch, SegmentationSettings, segmentation_batches
-from carina.tasks.runs import LOWER_IS_BETTER, split_scans, training_of
+from carina.tasks.runs import LOWER_IS_BETTER, held_out_words, split_scans, training_of
 
 LUNG_MARGIN_MM = 3.0
 """Voxels outside the lungs dilated by this hardly count."""
@@ -193,7 +193,7 @@ def train_segmentation(
         preprocessing=pre,
         training=training_of(training, settings, result),
         metrics=result.metrics,
-        measured_on=f"crops of {len(validation)} held-out scans" if validation else "the training crops",
+        measured_on=f"crops of {held_out_words(validation, settings)}" if validation else "the training crops",
         threshold=settings.threshold,
         lower_thresholds=settings.lower_thresholds,
         min_volume_mm3=settings.min_volume_mm3,
