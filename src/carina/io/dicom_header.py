@@ -135,7 +135,7 @@ def read_instance(path: Path) -> Instance:
 
 
 def text_of(header: Dataset, keyword: str) -> str:
-    """An attribute as text without blanks at its ends, "" where absent or damaged; several values joined as in DICOM."""
+    """An attribute as text without blanks at its ends, "" where absent or damaged; several values as DICOM joins."""
     try:
         value = header.get(keyword)
     except Exception:  # a value that cannot be parsed names nothing
