@@ -209,11 +209,13 @@ def test_scans_without_negatives_fall_back_to_the_lungs(scans):
     assert (crops.kind == RANDOM).all()
 
 
-def reference_crop(array: np.ndarray, center: np.ndarray, shape: tuple[int, int, int], fill: int) -> np.ndarray:
+def reference_crop(array: np.ndarray, center: np.ndarray, shape: tuple[int, int, int], fill: int | None) -> np.ndarray:
+    """Voxel by voxel; without ``fill`` the nearest voxel of the array stands outside of it."""
     index = np.indices(shape) + (center - np.array(shape) // 2).reshape(3, 1, 1, 1)
     size = np.array(array.shape).reshape(3, 1, 1, 1)
     inside = ((index >= 0) & (index < size)).all(axis=0)
-    return np.where(inside, array[tuple(index.clip(0, size - 1))], fill)
+    nearest = array[tuple(index.clip(0, size - 1))]
+    return nearest if fill is None else np.where(inside, nearest, fill)
 
 
 @pytest.mark.parametrize("shape", [(8, 12, 16), (7, 9, 11), (60, 20, 90)])
@@ -221,9 +223,10 @@ def test_batches_hold_what_lies_around_each_center(scans, shape):
     centers = np.array([[20, 25, 30], [0, 0, 0], [39, 49, 59], [-3, 10, 70], [200, 10, 10]])
     scan = np.array([0, 1, 2, 3, 0])
     crops = CropList(scan, centers, *[np.zeros(5, np.int64)] * 3)
-    batch = cut_batch(scans, crops, shape)
+    batch, bare = cut_batch(scans, crops, shape), cut_batch(scans, crops, shape, masks=False)
     for i, (s, c) in enumerate(zip(scan, centers, strict=True)):
-        assert np.array_equal(batch.hu[i, 0], reference_crop(scans[s].hu(), c, shape, -1000))
+        assert np.array_equal(batch.hu[i, 0], reference_crop(scans[s].hu(), c, shape, None))
+        assert np.array_equal(bare.hu[i, 0], reference_crop(scans[s].hu(), c, shape, -1000))
         assert np.array_equal(batch.label[i, 0], reference_crop(scans[s].label(), c, shape, IGNORE))
         assert np.array_equal(batch.lung[i, 0], reference_crop(scans[s].lung(), c, shape, 0))
 

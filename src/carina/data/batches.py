@@ -24,7 +24,7 @@ class Batch:
     """Crops as they are stored; voxel ``shape // 2`` is the crop's centre.
 
     Attributes:
-        hu: HU; air outside of the scan.
+        hu: HU; what lies outside of the scan is as ``cut_batch`` says.
         label: 0 background, k nodule k of the scan, 255 ignore and outside of the scan; no voxels unless asked for.
         lung: 1 in the lungs; no voxels unless asked for.
         target: class of each crop.
@@ -54,7 +54,9 @@ def cut_batch(scans: Sequence[Scan], crops: CropList, shape_zyx: Shape3, *, mask
         scans: what ``crops.scan`` counts.
         crops: the crops.
         shape_zyx: size of every crop.
-        masks: whether label and lung are wanted; without, they are of size (b, 1, 0, 0, 0).
+        masks: whether label and lung are wanted; without, they are of size (b, 1, 0, 0, 0). Who learns to mark voxels
+            wants them, and gets the outermost voxels repeated outside of the scan; who learns to judge candidates gets
+            air there. Both as the pipeline does it.
     """
     n = len(crops)
     mask_shape = shape_zyx if masks else (0, 0, 0)
@@ -63,7 +65,7 @@ def cut_batch(scans: Sequence[Scan], crops: CropList, shape_zyx: Shape3, *, mask
     first = crops.center_zyx - np.asarray(shape_zyx) // 2
     for i, (s, start) in enumerate(zip(crops.scan.tolist(), first.tolist(), strict=True)):
         scan = scans[s]
-        _copy_box(scan.hu(), start, hu[i, 0], AIR)
+        _copy_box(scan.hu(), start, hu[i, 0], None if masks else AIR)
         if masks:
             _copy_box(scan.label(), start, label[i, 0], IGNORE)
             _copy_box(scan.lung(), start, lung[i, 0], 0)
@@ -71,12 +73,19 @@ def cut_batch(scans: Sequence[Scan], crops: CropList, shape_zyx: Shape3, *, mask
     return Batch(*(torch.from_numpy(a) for a in tensors))
 
 
-def _copy_box(array: np.ndarray, start: list[int], out: np.ndarray, fill: int) -> None:
-    """Copy the box of ``out``'s size at ``start``; the same as ``ct.crops.cut_crops``, into memory that is there."""
+def _copy_box(array: np.ndarray, start: list[int], out: np.ndarray, fill: int | None) -> None:
+    """Copy the box of ``out``'s size at ``start``; the same as ``ct.crops.cut_crops``, into memory that is there.
+
+    Without ``fill`` the outermost voxels are repeated beyond the array.
+    """
     low = [max(a, 0) for a in start]
     high = [max(min(a + n, m), b) for a, n, m, b in zip(start, out.shape, array.shape, low, strict=True)]
     inside = tuple(slice(b - a, c - a) for a, b, c in zip(start, low, high, strict=True))
     if any(c - b < n for b, c, n in zip(low, high, out.shape, strict=True)):
+        if fill is None:
+            near = (np.arange(a, a + n).clip(0, m - 1) for a, n, m in zip(start, out.shape, array.shape, strict=True))
+            out[...] = array[np.ix_(*near)]
+            return
         out.fill(fill)
     source, target = array[low[0] : high[0], low[1] : high[1], low[2] : high[2]], out[inside]
     if target.size:
