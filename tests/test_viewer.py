@@ -93,6 +93,17 @@ def shown(page) -> None:
     page.wait_for_selector("#loading:empty", state="attached")
 
 
+def hold(page, url: str) -> list:
+    """Requests for ``url`` wait in this list until they are told to go on."""
+    held: list = []
+    page.route(url, lambda route: held.append(route))
+    return held
+
+
+def until_held(page, held: list, count: int = 1) -> None:
+    until(lambda: page.wait_for_timeout(20) or len(held) == count)
+
+
 def crosshair(page) -> list[float]:
     return [float(text) for text in page.locator("#place").get_attribute("data-lps").split(",")]
 
@@ -203,6 +214,32 @@ def test_marks_that_are_off_stay_off_in_the_next_study(browser, server, job, mir
         page.keyboard.press("o")
         page.evaluate("document.querySelector('#overlay').style.display = 'none'")  # the mask alone
         assert coloured(page) > without + 20
+
+
+def test_a_finding_chosen_while_the_images_load_stays_chosen(browser, server, job, report):
+    chosen = by_probability(report)[1]
+    with window(browser, server.url) as page:
+        held = hold(page, f"**{job['links']['volume']}")
+        page.evaluate(f"location.hash = '{job['id']}'")
+        page.click(f"[data-finding='{chosen['id']}']")
+        until_held(page, held)
+        held[0].continue_()
+        shown(page)
+        assert page.inner_text("#detail-title") == f"Finding {chosen['id']}"
+        assert crosshair(page) == pytest.approx(chosen["center_lps"], abs=0.01)
+
+
+def test_no_verdict_is_taken_while_the_next_study_is_opened(browser, server, job, mirrored):
+    before = stored(server, job)
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        shown(page)
+        held = hold(page, f"**{mirrored['links']['report']}")
+        page.evaluate(f"location.hash = '{mirrored['id']}'")
+        until_held(page, held)
+        page.keyboard.press("r")
+        page.evaluate("location.hash = ''")  # which stores what has been said
+        page.wait_for_selector("#start:not([hidden])")
+    assert stored(server, job) == before
 
 
 def test_the_slider_hides_findings_at_once(page, report):
@@ -376,15 +413,14 @@ def test_a_review_that_the_server_has_not_got_is_there_when_the_study_is_opened_
 
 
 def test_a_study_is_listed_once_however_quickly_the_list_is_asked_for(browser, server, job, mirrored):
-    held = []
     with window(browser, f"{server.url}/#{job['id']}") as page:
         shown(page)
-        page.route("**/v1/jobs?limit=*", lambda route: held.append(route))
+        held = hold(page, "**/v1/jobs?limit=*")
         for asked in (1, 2):
             page.evaluate(f"location.hash = '{job['id']}'")
             page.wait_for_selector("#study:not([hidden])")
             page.evaluate("location.hash = ''")
-            until(lambda n=asked: page.wait_for_timeout(20) or len(held) == n)
+            until_held(page, held, asked)
         for route in reversed(held):
             with page.expect_response("**/v1/jobs?limit=*"):
                 route.continue_()
@@ -394,11 +430,10 @@ def test_a_study_is_listed_once_however_quickly_the_list_is_asked_for(browser, s
 
 
 def test_a_study_that_is_sent_meanwhile_does_not_take_the_place_of_another(browser, server, job, samples):
-    held = []
     with window(browser, server.url) as page:
-        page.route("**/v1/studies", lambda route: held.append(route))
+        held = hold(page, "**/v1/studies")
         page.set_input_files("#files", samples / "chest.mha")
-        until(lambda: page.wait_for_timeout(20) or len(held) == 1)
+        until_held(page, held)
         page.evaluate(f"location.hash = '{job['id']}'")
         shown(page)
         held[0].continue_()

@@ -65,10 +65,7 @@ export class Study {
   }
 
   async open(job: Job, signal: AbortSignal): Promise<void> {
-    only('study')
-    this.setLoading('Loading the report')
-    this.scene.clear()
-    $('place').textContent = ''
+    // Until both are there, the page that waits stays: a verdict given meanwhile would be one on the study before.
     const [report, reviewer] = await Promise.all([
       json<Report>(job.links.report!, { signal }),
       Reviewer.open(job.links.review!, signal, (text, good) => signal.aborted || tellSaved(text, good)),
@@ -76,9 +73,13 @@ export class Study {
     if (signal.aborted) return
     this.report = report
     this.reviewer = reviewer
+    this.scene.clear()
+    $('place').textContent = ''
     $('study-title').textContent = `Study ${job.number}`
     showFiles(job)
     this.panel.show(report, reviewer, this.server.comment_chars)
+    this.setLoading('Loading the images')
+    only('study')
     $('study-title').focus()
     try {
       await this.load(job, signal)
@@ -91,8 +92,9 @@ export class Study {
     if (signal.aborted) return
     $('zoom').setAttribute('aria-pressed', String(this.scene.zoomed))
     this.setLoading('')
-    const first = this.panel.shown[0]
-    if (first) this.panel.select(first)
+    const { selected, shown } = this.panel
+    if (selected) this.change(true) // chosen while the images were loading
+    else if (shown[0]) this.panel.select(shown[0])
   }
 
   /** Store what has been said, before something else is shown. */
