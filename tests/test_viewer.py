@@ -337,6 +337,22 @@ def test_a_rejected_finding_stays_rejected(page, server, job, report):
     assert json.loads(archive.read("review.json")) == stored(server, job)
 
 
+def downloaded(page, name: str) -> bytes:
+    with page.expect_download() as download:
+        page.click(f"#files-list >> text={name}")
+    return Path(download.value.path()).read_bytes()
+
+
+def comment_in_archive(page) -> str:
+    archive = zipfile.ZipFile(io.BytesIO(downloaded(page, "Everything")))
+    return json.loads(archive.read("review.json"))["comment"]
+
+
+def test_the_archive_holds_what_was_said_just_before(page):
+    page.fill("#study-comment", "in a hurry")
+    assert comment_in_archive(page) == "in a hurry"
+
+
 def test_a_review_of_more_than_64_kib_is_stored(page, server, job):
     said = "é" * 33_000  # of two bytes each: browsers send at most 65 536 bytes for a page that may go away
     page.fill("#study-comment", said)
@@ -447,6 +463,25 @@ def test_a_study_that_is_sent_meanwhile_does_not_take_the_place_of_another(brows
     server.wait_ended(sent["id"])
 
 
+def test_all_studies_are_a_click_away_while_one_is_sent(browser, server, samples):
+    with window(browser, f"{server.url}/#") as page:
+        held = hold(page, "**/v1/studies")
+        page.set_input_files("#files", samples / "chest.mha")
+        until_held(page, held)
+        page.click("#wait-back")
+        page.wait_for_selector("#start:not([hidden])")
+
+
+def test_the_first_page_comes_once_the_server_is_there(browser, server):
+    with window(browser, server.url) as page:
+        page.route("**/v1/server", lambda route: route.abort())
+        page.reload()
+        page.wait_for_selector("#wait-title:text('The server cannot be reached')")
+        page.unroute("**/v1/server")
+        page.click(".brand")
+        page.wait_for_selector("#start:not([hidden])")
+
+
 def test_a_running_study_shows_its_progress_and_can_be_cancelled(browser, server, samples):
     os.kill(server.detector_pid(), signal.SIGSTOP)  # the study runs until it is cancelled
     with window(browser, server.url) as page:
@@ -485,15 +520,25 @@ def guarded(browser, weights, tmp_path_factory):
     """A server that asks for a token, and finds nothing."""
     state = tmp_path_factory.mktemp("guarded") / "state"
     with running(state, weights, "--threshold", "0.999", CARINA_SERVE_TOKEN=TOKEN) as server:
+        server.client.headers["Authorization"] = f"Bearer {TOKEN}"
         yield server
+
+
+@pytest.fixture(scope="module")
+def guarded_job(guarded, samples) -> dict:
+    return guarded.wait_ended(guarded.upload(samples / "chest.nii.gz").json()["id"])
+
+
+def give_token(page, token: str) -> None:
+    page.fill("#token-value", token)
+    page.keyboard.press("Enter")
 
 
 def test_a_token_is_asked_for_and_no_findings_are_said_so(browser, guarded, samples):
     with window(browser, guarded.url) as page:
-        page.fill("#token-value", "wrong")
-        page.keyboard.press("Enter")
-        page.fill("#token-value", TOKEN)
-        page.keyboard.press("Enter")
+        give_token(page, "wrong")
+        page.wait_for_selector("#token-problem:not([hidden])")
+        give_token(page, TOKEN)
         page.wait_for_selector("#start:not([hidden])")
         page.set_input_files("#files", samples / "chest.nii.gz")
         shown(page)
@@ -501,9 +546,47 @@ def test_a_token_is_asked_for_and_no_findings_are_said_so(browser, guarded, samp
         assert page.locator("#findings li").count() == 0
         assert "no finding" in page.inner_text("#patient")
         assert barriers(page) == []
-        with page.expect_download() as download:
-            page.click("#files-list >> text=report.json")
-        assert json.loads(Path(download.value.path()).read_text())["findings"] == []
+        assert json.loads(downloaded(page, "report.json"))["findings"] == []
+
+
+def test_files_behind_a_token_are_fetched_each_time(browser, guarded, guarded_job):
+    with window(browser, f"{guarded.url}/#{guarded_job['id']}") as page:
+        give_token(page, TOKEN)
+        shown(page)
+        for said in ("first", "second"):
+            page.fill("#study-comment", said)
+            assert comment_in_archive(page) == said
+
+
+def test_a_file_that_cannot_be_fetched_says_why(browser, guarded, guarded_job):
+    with window(browser, f"{guarded.url}/#{guarded_job['id']}") as page:
+        give_token(page, TOKEN)
+        shown(page)
+        page.route("**/report", lambda route: route.abort())
+        page.click("#files-list >> text=report.json")
+        page.wait_for_selector("#file-problem:text('The server cannot be reached')")
+        page.unroute("**/report")
+        assert downloaded(page, "report.json")
+        assert page.is_hidden("#file-problem")
+
+
+def test_a_token_that_no_request_can_carry_is_not_taken(browser, guarded):
+    with window(browser, guarded.url) as page:
+        give_token(page, "жетон-сервера-слово")
+        assert page.is_visible("#token")
+        assert page.evaluate("document.querySelector('#token-value').validity.patternMismatch")
+        assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_who_gives_no_token_is_told_so_and_can_come_back(browser, guarded):
+    with window(browser, guarded.url) as page:
+        page.wait_for_selector("#token[open]")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#wait-title:text('A token is needed')")
+        assert page.is_hidden("#token")
+        page.click("#wait-back")
+        give_token(page, TOKEN)
+        page.wait_for_selector("#start:not([hidden])")
 
 
 def test_the_page_loads_nothing_from_elsewhere(server, browser):

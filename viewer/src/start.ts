@@ -1,7 +1,7 @@
 // The first page: a study to send, and the studies that are there.
 
 import { ask, json, Problem, upload } from './api'
-import { $, announce, make } from './dom'
+import { $, announce, goAgain, make } from './dom'
 import { percent, type Job, type ServerInfo } from './report'
 import { waiting } from './wait'
 
@@ -103,7 +103,7 @@ async function send(files: File[], server: ServerInfo): Promise<void> {
     if (watched) location.hash = job.id
     else await sentMeanwhile(job)
   } catch (error) {
-    if (watched) window.dispatchEvent(new HashChangeEvent('hashchange')) // back to the first page
+    if (watched) goAgain() // back to the first page
     if (!(error instanceof DOMException)) showProblem(error)
   } finally {
     window.removeEventListener('hashchange', leave)

@@ -16,6 +16,7 @@ const FILES: Record<string, string> = {
   export: 'Everything with your review (.zip)',
 }
 const CUSTOM = 'as dragged'
+const FETCHED_MS = 60_000 // how long a file stays in memory after it was handed to the browser
 
 const views: Record<ViewName, { text: string; title: string }> = {
   all: { text: 'All', title: 'Three planes and the volume (1)' },
@@ -76,7 +77,7 @@ export class Study {
     this.scene.clear()
     $('place').textContent = ''
     $('study-title').textContent = `Study ${job.number}`
-    showFiles(job)
+    this.showFiles(job)
     this.panel.show(report, reviewer, this.server.comment_chars)
     this.setLoading('Loading the images')
     only('study')
@@ -173,6 +174,43 @@ export class Study {
     this.scene.marks(wanted)
   }
 
+  private showFiles(job: Job): void {
+    $('file-problem').hidden = true
+    const links = Object.entries(FILES).flatMap(([key, text]) => {
+      const path = job.links[key]
+      if (!path) return []
+      const link = make('a', { href: path, target: '_blank', rel: 'noopener' }, text)
+      if (key !== 'report_html') link.download = path.split('/').at(-1)!
+      // The archive holds the review, and the browser follows a link without the token.
+      if (key === 'export' || needsToken()) {
+        link.addEventListener('click', (event) => {
+          event.preventDefault()
+          void this.openFile(link)
+        })
+      }
+      return [make('li', {}, link)]
+    })
+    $('files-list').replaceChildren(...links)
+  }
+
+  /** Store what has been said, then follow a link; with a token, the file is fetched here and opened from memory. */
+  private async openFile(link: HTMLAnchorElement): Promise<void> {
+    const problem = $('file-problem')
+    problem.hidden = true
+    try {
+      await this.close()
+      const once = link.cloneNode() as HTMLAnchorElement // which is not listened to
+      if (needsToken()) {
+        once.href = URL.createObjectURL(await (await ask(link.href)).blob())
+        setTimeout(() => URL.revokeObjectURL(once.href), FETCHED_MS)
+      }
+      once.click()
+    } catch (error) {
+      problem.textContent = error instanceof Error ? error.message : String(error)
+      problem.hidden = false
+    }
+  }
+
   private setLoading(text: string): void {
     $('loading').textContent = text
   }
@@ -199,24 +237,4 @@ function ifMissing(error: unknown): undefined {
 function tellSaved(text: string, good: boolean): void {
   $('saved').textContent = text
   $('saved').classList.toggle('problem', !good)
-}
-
-function showFiles(job: Job): void {
-  const links = Object.entries(FILES).flatMap(([key, text]) => {
-    const path = job.links[key]
-    if (!path) return []
-    const link = make('a', { href: path, target: '_blank', rel: 'noopener' }, text)
-    if (key !== 'report_html') link.download = path.split('/').at(-1)!
-    // The browser follows a link without the token; then the file is fetched here and opened from memory.
-    if (needsToken()) link.addEventListener('click', (event) => void fetchAndOpen(event, link))
-    return [make('li', {}, link)]
-  })
-  $('files-list').replaceChildren(...links)
-}
-
-async function fetchAndOpen(event: Event, link: HTMLAnchorElement): Promise<void> {
-  if (link.href.startsWith('blob:')) return
-  event.preventDefault()
-  link.href = URL.createObjectURL(await (await ask(link.getAttribute('href')!)).blob())
-  link.click()
 }

@@ -61,7 +61,9 @@ export async function follow(id: string, signal: AbortSignal): Promise<Job | und
       }
     } catch (error) {
       if (signal.aborted) return undefined
-      if ((error as { status?: number }).status === 404) {
+      const { status } = error as { status?: number }
+      if (status === 401) throw error // nobody gives a token; to try again would be to ask again
+      if (status === 404) {
         over('There is no such study', 'It may have been deleted.')
         return undefined
       }
