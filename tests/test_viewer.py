@@ -472,6 +472,34 @@ def test_all_studies_are_a_click_away_while_one_is_sent(browser, server, samples
         page.wait_for_selector("#start:not([hidden])")
 
 
+def test_an_upload_that_fails_after_it_was_left_is_told_on_the_first_page(browser, server, job, samples):
+    with window(browser, server.url) as page:
+        held = hold(page, "**/v1/studies")
+        page.set_input_files("#files", samples / "chest.mha")
+        until_held(page, held)
+        page.evaluate(f"location.hash = '{job['id']}'")
+        shown(page)
+        held[0].abort()
+        page.wait_for_selector("#announce:text('chest.mha was not sent')", state="attached")
+        page.click(".brand")
+        page.wait_for_selector("#upload-problem:has-text('chest.mha was not sent')")
+        page.evaluate(f"location.hash = '{job['id']}'; location.hash = ''")
+        page.wait_for_selector("#upload-problem", state="hidden")
+
+
+def test_a_dropped_file_that_cannot_be_read_is_told(browser, server):
+    with window(browser, server.url) as page:
+        page.wait_for_selector("#start:not([hidden])")
+        page.evaluate("""() => {
+            const file = (_, failed) => failed(new DOMException('it is gone', 'NotFoundError'))
+            const event = new DragEvent('drop', {cancelable: true})
+            const items = [{webkitGetAsEntry: () => ({isFile: true, file})}]
+            Object.defineProperty(event, 'dataTransfer', {value: {items}})
+            document.dispatchEvent(event)
+        }""")
+        page.wait_for_selector("#upload-problem:text('it is gone')")
+
+
 def test_the_first_page_comes_once_the_server_is_there(browser, server):
     with window(browser, server.url) as page:
         page.route("**/v1/server", lambda route: route.abort())

@@ -3,7 +3,7 @@
 import { json, onTokenNeeded, Problem } from './api'
 import { $, goAgain, make, only } from './dom'
 import type { Job, ServerInfo } from './report'
-import { prepareStart, showStudies } from './start'
+import { hideProblem, prepareStart, showStudies } from './start'
 import { Study } from './study'
 import { follow, prepareWait, waiting } from './wait'
 
@@ -54,6 +54,7 @@ async function route(): Promise<void> {
   leaving.abort()
   leaving = new AbortController()
   const { signal } = leaving
+  if (!$('start').hidden) hideProblem() // it has been read
   await study?.close()
   const server = await greet()
   if (signal.aborted) return

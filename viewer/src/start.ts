@@ -23,10 +23,13 @@ export function prepareStart(server: ServerInfo): void {
     drop.classList.toggle('over', !$('start').hidden)
   })
   document.addEventListener('dragleave', () => drop.classList.remove('over'))
-  document.addEventListener('drop', async (event) => {
+  document.addEventListener('drop', (event) => {
     event.preventDefault()
     drop.classList.remove('over')
-    if (!$('start').hidden && event.dataTransfer) void send(await dropped(event.dataTransfer), server)
+    if ($('start').hidden || !event.dataTransfer) return
+    dropped(event.dataTransfer)
+      .then((files) => send(files, server))
+      .catch(showProblem)
   })
   $('more-studies').addEventListener('click', () => void list(before).catch(showProblem))
 }
@@ -80,7 +83,7 @@ function outcome(job: Job): string {
 
 async function send(files: File[], server: ServerInfo): Promise<void> {
   if (!files.length) return
-  $('upload-problem').hidden = true
+  hideProblem()
   const size = files.reduce((sum, file) => sum + file.size, 0)
   if (size > server.upload_bytes) {
     showProblem(new Problem('Too large', `${bytes(size)} in all; this server takes up to ${bytes(server.upload_bytes)}`))
@@ -104,7 +107,11 @@ async function send(files: File[], server: ServerInfo): Promise<void> {
     else await sentMeanwhile(job)
   } catch (error) {
     if (watched) goAgain() // back to the first page
-    if (!(error instanceof DOMException)) showProblem(error)
+    if (error instanceof DOMException) return // it was cancelled
+    // Where something else is looked at by now, the first page has to say which upload it was.
+    const failed = `${what} was not sent`
+    if (!watched) announce(failed)
+    showProblem(watched ? error : new Problem(failed, error instanceof Error ? error.message : String(error)))
   } finally {
     window.removeEventListener('hashchange', leave)
   }
@@ -113,7 +120,11 @@ async function send(files: File[], server: ServerInfo): Promise<void> {
 /** Something else is looked at by now, and stays. */
 async function sentMeanwhile(job: Job): Promise<void> {
   announce(`Study ${job.number} is sent`)
-  if (!$('start').hidden) await showStudies()
+  if (!$('start').hidden) await showStudies().catch(showProblem)
+}
+
+export function hideProblem(): void {
+  $('upload-problem').hidden = true
 }
 
 function showProblem(error: unknown): void {
