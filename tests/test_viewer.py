@@ -287,22 +287,38 @@ def test_the_keyboard_is_enough(page, server, job, report):
     assert verdicts == {ids[0]: "rejected", ids[1]: "accepted"}
 
 
-def test_a_length_is_measured_in_millimetres(page):
-    page.keyboard.press("2")
+def measure_length(page) -> None:
+    """From 0.4 to 0.6 of the picture's width."""
     box = page.locator("#stage").bounding_box()
     middle = box["y"] + box["height"] / 2
-
-    def at(fraction: float) -> list[float]:
-        page.mouse.click(box["x"] + box["width"] * fraction, middle)
-        return crosshair(page)
-
-    expected = abs(at(0.4)[0] - at(0.6)[0])
     page.keyboard.press("l")
     page.mouse.move(box["x"] + box["width"] * 0.4, middle)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, middle, steps=3)
     page.mouse.up()
     page.wait_for_selector("#clear:not([hidden])")
+
+
+def test_the_lengths_of_a_study_are_gone_with_it(browser, server, job, mirrored):
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        shown(page)
+        page.keyboard.press("2")
+        measure_length(page)
+        page.evaluate(f"location.hash = '{mirrored['id']}'")
+        page.wait_for_selector(f"#study-title:text('Study {mirrored['number']}')")
+        assert page.is_hidden("#clear")
+
+
+def test_a_length_is_measured_in_millimetres(page):
+    page.keyboard.press("2")
+    box = page.locator("#stage").bounding_box()
+
+    def at(fraction: float) -> list[float]:
+        page.mouse.click(box["x"] + box["width"] * fraction, box["y"] + box["height"] / 2)
+        return crosshair(page)
+
+    expected = abs(at(0.4)[0] - at(0.6)[0])
+    measure_length(page)
     measured = float(re.search(r"measured ([\d.]+) mm", page.inner_text("#place")).group(1))
     assert measured == pytest.approx(expected, abs=0.5)
     page.click("#clear")
@@ -423,9 +439,20 @@ def test_a_review_that_the_server_has_not_got_is_there_when_the_study_is_opened_
         page.wait_for_function(
             "document.querySelector('#study-comment').value === 'said while nothing could be stored'"
         )
+        assert page.inner_text("#saved").startswith("Not stored")
         page.unroute("**/review")
         page.wait_for_selector("#saved:text('Stored on the server')")
     assert stored(server, job)["comment"] == "said while nothing could be stored"
+
+
+def test_what_could_not_be_stored_is_not_said_of_the_next_study(browser, server, job, mirrored):
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        leave_unstored(page, "of the first study")
+        page.evaluate(f"location.hash = '{mirrored['id']}'")
+        shown(page)
+        assert page.locator("#saved.problem").count() == 0
+        page.unroute("**/review")
+        until(lambda: page.wait_for_timeout(20) or stored(server, job)["comment"] == "of the first study")
 
 
 def test_a_study_is_listed_once_however_quickly_the_list_is_asked_for(browser, server, job, mirrored):

@@ -76,8 +76,10 @@ export class Study {
     this.reviewer = reviewer
     this.scene.clear()
     $('place').textContent = ''
+    $('clear').hidden = true
     $('study-title').textContent = `Study ${job.number}`
     this.showFiles(job)
+    tellSaved(reviewer.state, true)
     this.panel.show(report, reviewer, this.server.comment_chars)
     this.setLoading('Loading the images')
     only('study')
