@@ -472,6 +472,38 @@ def test_a_study_is_listed_once_however_quickly_the_list_is_asked_for(browser, s
         assert len(listed) == len(set(listed)) >= 2
 
 
+def focused(page, attribute: str) -> str:
+    return page.evaluate(f"document.activeElement.getAttribute('{attribute}')")
+
+
+def test_focus_goes_to_the_next_study_when_one_is_deleted(browser, server, job, samples):
+    gone = server.wait_ended(server.upload(samples / "chest.mha").json()["id"])["id"]
+    with window(browser, server.url) as page:
+        page.on("dialog", lambda asked: asked.accept())
+        page.wait_for_selector(f"#studies a[href='#{gone}']")
+        links = page.eval_on_selector_all("#studies a", "links => links.map((link) => link.hash)")
+        page.click(f"#studies li:has(a[href='#{gone}']) button")
+        page.wait_for_selector(f"#studies a[href='#{gone}']", state="detached")
+        assert focused(page, "href") == links[links.index(f"#{gone}") + 1]
+
+
+def test_focus_goes_to_the_heading_of_the_page_that_comes_back(browser, server, job):
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        shown(page)
+        page.click(".brand")
+        page.wait_for_selector("#start:not([hidden])")
+        assert focused(page, "id") == "start-title"
+
+
+def test_screen_readers_hear_once_that_images_are_loading(browser, server, job):
+    with window(browser, server.url) as page:
+        held = hold(page, f"**{job['links']['volume']}")
+        page.evaluate(f"location.hash = '{job['id']}'")
+        until_held(page, held)
+        assert page.text_content("#announce") == "Loading the images"
+        assert page.get_attribute("#loading", "role") is None
+
+
 def test_a_study_that_is_sent_meanwhile_does_not_take_the_place_of_another(browser, server, job, samples):
     with window(browser, server.url) as page:
         held = hold(page, "**/v1/studies")

@@ -5,7 +5,7 @@ import { $, goAgain, make, only } from './dom'
 import type { Job, ServerInfo } from './report'
 import { hideProblem, prepareStart, showStudies } from './start'
 import { Study } from './study'
-import { follow, prepareWait, waiting } from './wait'
+import { follow, over, prepareWait, waiting } from './wait'
 
 const KEYS: Record<string, string> = {
   'n, p': 'next, previous finding',
@@ -61,6 +61,7 @@ async function route(): Promise<void> {
   const id = location.hash.slice(1)
   if (!id && server.uploads) {
     only('start')
+    $('start-title').focus()
     await showStudies()
     return
   }
@@ -104,9 +105,7 @@ function begin(): void {
 function fail(error: unknown): void {
   if (error instanceof DOMException && error.name === 'AbortError') return
   const problem = error instanceof Problem ? error : new Problem('The page failed', String(error))
-  waiting(problem.title, undefined, problem.detail)
-  $('wait').classList.add('failed')
-  $('wait-bar').hidden = true
+  over(problem.title, problem.detail)
 }
 
 begin()

@@ -48,7 +48,11 @@ async function list(older: number | null): Promise<void> {
   if (older === null) $('studies').replaceChildren()
   $('studies').append(...page.jobs.map(row))
   $('more-studies').hidden = before === null
-  $('no-studies').hidden = $('studies').children.length > 0
+  tellWhetherAny()
+}
+
+function tellWhetherAny(): void {
+  $('no-studies').hidden = $('studies').children.length > 0 || before !== null
 }
 
 function row(job: Job): HTMLLIElement {
@@ -66,7 +70,11 @@ function row(job: Job): HTMLLIElement {
       return
     }
     announce(`Study ${job.number} is deleted`)
-    await showStudies()
+    // The others stay, with the older ones that were asked for, and focus goes to the next of them.
+    const beside = item.nextElementSibling ?? item.previousElementSibling
+    item.remove()
+    ;(beside?.querySelector('a') ?? $('studies-title')).focus()
+    tellWhetherAny()
   })
   return item
 }

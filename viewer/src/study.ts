@@ -1,7 +1,7 @@
 // A finished study: its picture, its panel, its files, and the controls that join them.
 
 import { ask, bytes, json, needsToken, Problem } from './api'
-import { $, choice, make, only } from './dom'
+import { $, announce, choice, make, only } from './dom'
 import { Panel } from './panel'
 import { place, type Job, type Report, type ServerInfo } from './report'
 import { Reviewer } from './review'
@@ -84,12 +84,15 @@ export class Study {
     this.setLoading('Loading the images')
     only('study')
     $('study-title').focus()
+    announce('Loading the images') // once, not at every percent
     try {
       await this.load(job, signal)
     } catch (error) {
       if (signal.aborted) return
       const why = error instanceof Error ? error.message : String(error)
-      this.setLoading(`The images cannot be shown: ${why}. The findings and the report are still here.`)
+      const said = `The images cannot be shown: ${why}. The findings and the report are still here.`
+      this.setLoading(said)
+      announce(said)
       return
     }
     if (signal.aborted) return

@@ -34,7 +34,8 @@ export function waiting(title: string, done: number | undefined, detail: string,
   told = title
 }
 
-function over(title: string, detail: string): void {
+/** Say what came to nothing. */
+export function over(title: string, detail: string): void {
   show(title, detail, undefined)
   $('wait').classList.add('failed')
   $('wait-bar').hidden = true
