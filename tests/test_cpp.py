@@ -191,6 +191,45 @@ def test_given_candidates_are_classified_as_in_python(programs, case, tmp_path):
         assert row["classification_score"] == pytest.approx(wanted.classification_score, abs=1e-4)
 
 
+@pytest.mark.parametrize("x", ["nan", "inf", "1e300", "-1e300"])
+def test_what_is_no_coordinate_is_named(programs, case, tmp_path, x):
+    scan, exported, _ = case
+    table = tmp_path / "candidates.csv"
+    table.write_text(f"coordY,coordZ,coordX\n0,0,{x}\n")
+    done = call(programs / "carina-run", scan, "--exported", exported,
+                "--candidates", table, "-o", tmp_path / "out.json")  # fmt: skip
+    assert done.returncode == 1
+    assert "is not a coordinate in mm" in done.stderr
+
+
+def test_a_table_of_several_series_needs_a_scan_named_by_its_own(programs, case, tmp_path):
+    scan, exported, _ = case
+    ct = read_ct(scan)
+    write_image(ct.hu, ct.geometry, tmp_path / "scan.mha")
+    table = tmp_path / "candidates.csv"
+    table.write_text("seriesuid,coordX,coordY,coordZ\n1.2.3.4,0,0,0\n9.9.9.9,0,0,0\n")
+    done = call(programs / "carina-run", tmp_path / "scan.mha", "--exported", exported,
+                "--candidates", table, "-o", tmp_path / "out.json")  # fmt: skip
+    assert done.returncode == 1
+    assert "names several series" in done.stderr
+
+
+@pytest.mark.parametrize(("limit", "said"), [
+    ("most_candidates", "candidates; only the 1 best were looked at"),
+    ("most_findings", "findings; only the 1 most probable are listed"),
+])  # fmt: skip
+def test_what_is_left_out_is_warned_of_in_the_words_of_python(programs, case, tmp_path, limit, said):
+    scan, exported, expected = case
+    shutil.copytree(exported, tmp_path / "exported")
+    constants = json.loads((exported / "pipeline.json").read_text())
+    (tmp_path / "exported" / "pipeline.json").write_text(json.dumps(constants | {limit: 1}))
+    output = tmp_path / "report.json"
+    done = call(programs / "carina-run", scan, "--exported", tmp_path / "exported", "-o", output)
+    assert done.returncode == 0, done.stderr
+    # The threshold of these networks is 0: every candidate is a finding.
+    assert f"{len(expected.findings)} {said}" in Report.from_json(output.read_bytes()).warnings
+
+
 @pytest.mark.parametrize(("content", "message"), [
     (b"", "ElementDataFile is missing"),
     (b"not an image", "not a MetaImage header"),
@@ -217,6 +256,7 @@ def test_a_bad_scan_ends_with_one_line(programs, case, tmp_path, content, messag
 @pytest.mark.parametrize(("name", "shift_mm", "said"), [
     ("1.2.3.4.mhd", 5, "belongs to a scan on another grid"),
     ("1.2.3.5.mhd", 0, "belongs to series 1.2.3.4, the scan is 1.2.3.5"),
+    ("2.25.7.mhd", 0, "belongs to series 1.2.3.4, the scan is 2.25.7"),
 ])  # fmt: skip
 def test_the_lungs_of_another_scan_are_refused(programs, case, tmp_path, name, shift_mm, said):
     scan, exported, _ = case
@@ -238,10 +278,15 @@ def test_a_missing_model_is_named(programs, case, tmp_path):
     assert "nodule.traced.pt" in done.stderr
 
 
-def test_wrong_arguments_end_with_code_2(programs):
-    done = call(programs / "carina-run", "--what", "x")
+@pytest.mark.parametrize(("arguments", "said"), [
+    (("--what", "x"), "unknown option --what"),
+    (("scan.mhd", "--exported", "x", "-o", "x", "--threads", "abc"), "--threads is 'abc'"),
+    (("scan.mhd", "--exported", "x", "-o", "x", "--threads", "0"), "--threads is '0'"),
+])  # fmt: skip
+def test_wrong_arguments_end_with_code_2(programs, arguments, said):
+    done = call(programs / "carina-run", *arguments)
     assert done.returncode == 2
-    assert "unknown option --what" in done.stderr
+    assert said in done.stderr
 
 
 def test_an_input_of_another_shape_is_refused(programs, case, tmp_path):
@@ -267,17 +312,46 @@ def test_the_front_end_gives_the_logits_of_the_script(programs, case, tmp_path):
             assert np.allclose(logits, subject.module(torch.from_numpy(crops)).numpy(), atol=1e-5)
 
 
-def test_a_compressed_scan_is_read_like_the_plain_one(programs, case, tmp_path):
+def look_at_the_middle(programs, exported, scan) -> dict:
+    """What the program says of the scan's middle."""
+    table, output = scan.with_name("candidates.csv"), scan.with_name("out.json")
+    geometry = read_ct(scan).geometry
+    x, y, z = geometry.to_lps(np.array(geometry.shape_zyx) / 2)
+    table.write_text(f"coordX,coordY,coordZ\n{x},{y},{z}\n")
+    done = call(programs / "carina-run", scan, "--exported", exported, "--candidates", table, "-o", output)
+    assert done.returncode == 0, done.stderr
+    return json.loads(output.read_text())
+
+
+@pytest.mark.parametrize(("said", "otherwise", "type_"), [
+    (b"", b"", "<i2"),
+    (b"CompressedData = True", b"CompressedData = true", "<i2"),
+    (b"CompressedData = True", b"CompressedData = 1", "<i2"),
+    (b"BinaryDataByteOrderMSB = False", b"BinaryDataByteOrderMSB = T", ">i2"),
+    (b"NDims", b"\nNDims", "<i2"),
+], ids=["plain", "true", "1", "T", "blank line"])  # fmt: skip
+def test_a_scan_is_read_as_itk_reads_it(programs, case, tmp_path, said, otherwise, type_):
     scan, exported, _ = case
     volume = read_ct(scan)
-    outputs = []
-    for name in ("plain.mhd", "packed.mha"):
-        write_image(volume.hu, volume.geometry, tmp_path / name)
-        table = tmp_path / "candidates.csv"
-        x, y, z = volume.geometry.to_lps(np.array(volume.geometry.shape_zyx) / 2)
-        table.write_text(f"coordX,coordY,coordZ\n{x},{y},{z}\n")
-        done = call(programs / "carina-run", tmp_path / name, "--exported", exported,
-                    "--candidates", table, "-o", tmp_path / "out.json")  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        outputs.append(json.loads((tmp_path / "out.json").read_text())["candidates"])
-    assert outputs[0] == outputs[1]
+    changed = tmp_path / "changed.mha"
+    write_image(volume.hu, volume.geometry, changed, compress=b"Compressed" in said)
+    header, local, voxels = changed.read_bytes().partition(b"LOCAL\n")
+    assert said in header
+    if type_ == ">i2":
+        voxels = np.frombuffer(voxels, "<i2").astype(type_).tobytes()
+    changed.write_bytes(header.replace(said, otherwise, 1) + local + voxels)
+    assert np.array_equal(read_ct(changed).hu, volume.hu)
+    found, expected = (look_at_the_middle(programs, exported, path)["candidates"] for path in (changed, scan))
+    assert found == expected
+
+
+def test_voxels_that_are_no_numbers_are_warned_of_as_in_python(programs, case, tmp_path):
+    scan, exported, _ = case
+    volume = read_ct(scan)
+    values = volume.hu.astype(np.float32)
+    values[0, 0, :3] = (np.nan, -np.inf, np.nan)
+    path = tmp_path / "scan.mha"
+    write_image(values, volume.geometry, path)
+    expected = read_ct(path).source.warnings
+    assert expected == ("3 voxels were not finite numbers and were taken as air",)
+    assert tuple(look_at_the_middle(programs, exported, path)["warnings"]) == expected

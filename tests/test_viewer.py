@@ -93,6 +93,17 @@ def shown(page) -> None:
     page.wait_for_selector("#loading:empty", state="attached")
 
 
+def hold(page, url: str) -> list:
+    """Requests for ``url`` wait in this list until they are told to go on."""
+    held: list = []
+    page.route(url, lambda route: held.append(route))
+    return held
+
+
+def until_held(page, held: list, count: int = 1) -> None:
+    until(lambda: page.wait_for_timeout(20) or len(held) == count)
+
+
 def crosshair(page) -> list[float]:
     return [float(text) for text in page.locator("#place").get_attribute("data-lps").split(",")]
 
@@ -205,6 +216,32 @@ def test_marks_that_are_off_stay_off_in_the_next_study(browser, server, job, mir
         assert coloured(page) > without + 20
 
 
+def test_a_finding_chosen_while_the_images_load_stays_chosen(browser, server, job, report):
+    chosen = by_probability(report)[1]
+    with window(browser, server.url) as page:
+        held = hold(page, f"**{job['links']['volume']}")
+        page.evaluate(f"location.hash = '{job['id']}'")
+        page.click(f"[data-finding='{chosen['id']}']")
+        until_held(page, held)
+        held[0].continue_()
+        shown(page)
+        assert page.inner_text("#detail-title") == f"Finding {chosen['id']}"
+        assert crosshair(page) == pytest.approx(chosen["center_lps"], abs=0.01)
+
+
+def test_no_verdict_is_taken_while_the_next_study_is_opened(browser, server, job, mirrored):
+    before = stored(server, job)
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        shown(page)
+        held = hold(page, f"**{mirrored['links']['report']}")
+        page.evaluate(f"location.hash = '{mirrored['id']}'")
+        until_held(page, held)
+        page.keyboard.press("r")
+        page.evaluate("location.hash = ''")  # which stores what has been said
+        page.wait_for_selector("#start:not([hidden])")
+    assert stored(server, job) == before
+
+
 def test_the_slider_hides_findings_at_once(page, report):
     assert page.locator("#findings li").count() == len(report["findings"])
     page.click(f"[data-finding='{report['findings'][0]['id']}']")
@@ -250,22 +287,38 @@ def test_the_keyboard_is_enough(page, server, job, report):
     assert verdicts == {ids[0]: "rejected", ids[1]: "accepted"}
 
 
-def test_a_length_is_measured_in_millimetres(page):
-    page.keyboard.press("2")
+def measure_length(page) -> None:
+    """From 0.4 to 0.6 of the picture's width."""
     box = page.locator("#stage").bounding_box()
     middle = box["y"] + box["height"] / 2
-
-    def at(fraction: float) -> list[float]:
-        page.mouse.click(box["x"] + box["width"] * fraction, middle)
-        return crosshair(page)
-
-    expected = abs(at(0.4)[0] - at(0.6)[0])
     page.keyboard.press("l")
     page.mouse.move(box["x"] + box["width"] * 0.4, middle)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, middle, steps=3)
     page.mouse.up()
     page.wait_for_selector("#clear:not([hidden])")
+
+
+def test_the_lengths_of_a_study_are_gone_with_it(browser, server, job, mirrored):
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        shown(page)
+        page.keyboard.press("2")
+        measure_length(page)
+        page.evaluate(f"location.hash = '{mirrored['id']}'")
+        page.wait_for_selector(f"#study-title:text('Study {mirrored['number']}')")
+        assert page.is_hidden("#clear")
+
+
+def test_a_length_is_measured_in_millimetres(page):
+    page.keyboard.press("2")
+    box = page.locator("#stage").bounding_box()
+
+    def at(fraction: float) -> list[float]:
+        page.mouse.click(box["x"] + box["width"] * fraction, box["y"] + box["height"] / 2)
+        return crosshair(page)
+
+    expected = abs(at(0.4)[0] - at(0.6)[0])
+    measure_length(page)
     measured = float(re.search(r"measured ([\d.]+) mm", page.inner_text("#place")).group(1))
     assert measured == pytest.approx(expected, abs=0.5)
     page.click("#clear")
@@ -298,6 +351,22 @@ def test_a_rejected_finding_stays_rejected(page, server, job, report):
     assert said[first] == {"id": first, "verdict": "rejected", "comment": "a vessel"}
     archive = zipfile.ZipFile(io.BytesIO(server.client.get(job["links"]["export"]).content))
     assert json.loads(archive.read("review.json")) == stored(server, job)
+
+
+def downloaded(page, name: str) -> bytes:
+    with page.expect_download() as download:
+        page.click(f"#files-list >> text={name}")
+    return Path(download.value.path()).read_bytes()
+
+
+def comment_in_archive(page) -> str:
+    archive = zipfile.ZipFile(io.BytesIO(downloaded(page, "Everything")))
+    return json.loads(archive.read("review.json"))["comment"]
+
+
+def test_the_archive_holds_what_was_said_just_before(page):
+    page.fill("#study-comment", "in a hurry")
+    assert comment_in_archive(page) == "in a hurry"
 
 
 def test_a_review_of_more_than_64_kib_is_stored(page, server, job):
@@ -370,21 +439,31 @@ def test_a_review_that_the_server_has_not_got_is_there_when_the_study_is_opened_
         page.wait_for_function(
             "document.querySelector('#study-comment').value === 'said while nothing could be stored'"
         )
+        assert page.inner_text("#saved").startswith("Not stored")
         page.unroute("**/review")
         page.wait_for_selector("#saved:text('Stored on the server')")
     assert stored(server, job)["comment"] == "said while nothing could be stored"
 
 
+def test_what_could_not_be_stored_is_not_said_of_the_next_study(browser, server, job, mirrored):
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        leave_unstored(page, "of the first study")
+        page.evaluate(f"location.hash = '{mirrored['id']}'")
+        shown(page)
+        assert page.locator("#saved.problem").count() == 0
+        page.unroute("**/review")
+        until(lambda: page.wait_for_timeout(20) or stored(server, job)["comment"] == "of the first study")
+
+
 def test_a_study_is_listed_once_however_quickly_the_list_is_asked_for(browser, server, job, mirrored):
-    held = []
     with window(browser, f"{server.url}/#{job['id']}") as page:
         shown(page)
-        page.route("**/v1/jobs?limit=*", lambda route: held.append(route))
+        held = hold(page, "**/v1/jobs?limit=*")
         for asked in (1, 2):
             page.evaluate(f"location.hash = '{job['id']}'")
             page.wait_for_selector("#study:not([hidden])")
             page.evaluate("location.hash = ''")
-            until(lambda n=asked: page.wait_for_timeout(20) or len(held) == n)
+            until_held(page, held, asked)
         for route in reversed(held):
             with page.expect_response("**/v1/jobs?limit=*"):
                 route.continue_()
@@ -393,12 +472,43 @@ def test_a_study_is_listed_once_however_quickly_the_list_is_asked_for(browser, s
         assert len(listed) == len(set(listed)) >= 2
 
 
-def test_a_study_that_is_sent_meanwhile_does_not_take_the_place_of_another(browser, server, job, samples):
-    held = []
+def focused(page, attribute: str) -> str:
+    return page.evaluate(f"document.activeElement.getAttribute('{attribute}')")
+
+
+def test_focus_goes_to_the_next_study_when_one_is_deleted(browser, server, job, samples):
+    gone = server.wait_ended(server.upload(samples / "chest.mha").json()["id"])["id"]
     with window(browser, server.url) as page:
-        page.route("**/v1/studies", lambda route: held.append(route))
+        page.on("dialog", lambda asked: asked.accept())
+        page.wait_for_selector(f"#studies a[href='#{gone}']")
+        links = page.eval_on_selector_all("#studies a", "links => links.map((link) => link.hash)")
+        page.click(f"#studies li:has(a[href='#{gone}']) button")
+        page.wait_for_selector(f"#studies a[href='#{gone}']", state="detached")
+        assert focused(page, "href") == links[links.index(f"#{gone}") + 1]
+
+
+def test_focus_goes_to_the_heading_of_the_page_that_comes_back(browser, server, job):
+    with window(browser, f"{server.url}/#{job['id']}") as page:
+        shown(page)
+        page.click(".brand")
+        page.wait_for_selector("#start:not([hidden])")
+        assert focused(page, "id") == "start-title"
+
+
+def test_screen_readers_hear_once_that_images_are_loading(browser, server, job):
+    with window(browser, server.url) as page:
+        held = hold(page, f"**{job['links']['volume']}")
+        page.evaluate(f"location.hash = '{job['id']}'")
+        until_held(page, held)
+        assert page.text_content("#announce") == "Loading the images"
+        assert page.get_attribute("#loading", "role") is None
+
+
+def test_a_study_that_is_sent_meanwhile_does_not_take_the_place_of_another(browser, server, job, samples):
+    with window(browser, server.url) as page:
+        held = hold(page, "**/v1/studies")
         page.set_input_files("#files", samples / "chest.mha")
-        until(lambda: page.wait_for_timeout(20) or len(held) == 1)
+        until_held(page, held)
         page.evaluate(f"location.hash = '{job['id']}'")
         shown(page)
         held[0].continue_()
@@ -410,6 +520,53 @@ def test_a_study_that_is_sent_meanwhile_does_not_take_the_place_of_another(brows
         page.click(".brand")
         page.wait_for_selector(f"#studies a[href='#{sent['id']}']")
     server.wait_ended(sent["id"])
+
+
+def test_all_studies_are_a_click_away_while_one_is_sent(browser, server, samples):
+    with window(browser, f"{server.url}/#") as page:
+        held = hold(page, "**/v1/studies")
+        page.set_input_files("#files", samples / "chest.mha")
+        until_held(page, held)
+        page.click("#wait-back")
+        page.wait_for_selector("#start:not([hidden])")
+
+
+def test_an_upload_that_fails_after_it_was_left_is_told_on_the_first_page(browser, server, job, samples):
+    with window(browser, server.url) as page:
+        held = hold(page, "**/v1/studies")
+        page.set_input_files("#files", samples / "chest.mha")
+        until_held(page, held)
+        page.evaluate(f"location.hash = '{job['id']}'")
+        shown(page)
+        held[0].abort()
+        page.wait_for_selector("#announce:text('chest.mha was not sent')", state="attached")
+        page.click(".brand")
+        page.wait_for_selector("#upload-problem:has-text('chest.mha was not sent')")
+        page.evaluate(f"location.hash = '{job['id']}'; location.hash = ''")
+        page.wait_for_selector("#upload-problem", state="hidden")
+
+
+def test_a_dropped_file_that_cannot_be_read_is_told(browser, server):
+    with window(browser, server.url) as page:
+        page.wait_for_selector("#start:not([hidden])")
+        page.evaluate("""() => {
+            const file = (_, failed) => failed(new DOMException('it is gone', 'NotFoundError'))
+            const event = new DragEvent('drop', {cancelable: true})
+            const items = [{webkitGetAsEntry: () => ({isFile: true, file})}]
+            Object.defineProperty(event, 'dataTransfer', {value: {items}})
+            document.dispatchEvent(event)
+        }""")
+        page.wait_for_selector("#upload-problem:text('it is gone')")
+
+
+def test_the_first_page_comes_once_the_server_is_there(browser, server):
+    with window(browser, server.url) as page:
+        page.route("**/v1/server", lambda route: route.abort())
+        page.reload()
+        page.wait_for_selector("#wait-title:text('The server cannot be reached')")
+        page.unroute("**/v1/server")
+        page.click(".brand")
+        page.wait_for_selector("#start:not([hidden])")
 
 
 def test_a_running_study_shows_its_progress_and_can_be_cancelled(browser, server, samples):
@@ -450,15 +607,25 @@ def guarded(browser, weights, tmp_path_factory):
     """A server that asks for a token, and finds nothing."""
     state = tmp_path_factory.mktemp("guarded") / "state"
     with running(state, weights, "--threshold", "0.999", CARINA_SERVE_TOKEN=TOKEN) as server:
+        server.client.headers["Authorization"] = f"Bearer {TOKEN}"
         yield server
+
+
+@pytest.fixture(scope="module")
+def guarded_job(guarded, samples) -> dict:
+    return guarded.wait_ended(guarded.upload(samples / "chest.nii.gz").json()["id"])
+
+
+def give_token(page, token: str) -> None:
+    page.fill("#token-value", token)
+    page.keyboard.press("Enter")
 
 
 def test_a_token_is_asked_for_and_no_findings_are_said_so(browser, guarded, samples):
     with window(browser, guarded.url) as page:
-        page.fill("#token-value", "wrong")
-        page.keyboard.press("Enter")
-        page.fill("#token-value", TOKEN)
-        page.keyboard.press("Enter")
+        give_token(page, "wrong")
+        page.wait_for_selector("#token-problem:not([hidden])")
+        give_token(page, TOKEN)
         page.wait_for_selector("#start:not([hidden])")
         page.set_input_files("#files", samples / "chest.nii.gz")
         shown(page)
@@ -466,9 +633,47 @@ def test_a_token_is_asked_for_and_no_findings_are_said_so(browser, guarded, samp
         assert page.locator("#findings li").count() == 0
         assert "no finding" in page.inner_text("#patient")
         assert barriers(page) == []
-        with page.expect_download() as download:
-            page.click("#files-list >> text=report.json")
-        assert json.loads(Path(download.value.path()).read_text())["findings"] == []
+        assert json.loads(downloaded(page, "report.json"))["findings"] == []
+
+
+def test_files_behind_a_token_are_fetched_each_time(browser, guarded, guarded_job):
+    with window(browser, f"{guarded.url}/#{guarded_job['id']}") as page:
+        give_token(page, TOKEN)
+        shown(page)
+        for said in ("first", "second"):
+            page.fill("#study-comment", said)
+            assert comment_in_archive(page) == said
+
+
+def test_a_file_that_cannot_be_fetched_says_why(browser, guarded, guarded_job):
+    with window(browser, f"{guarded.url}/#{guarded_job['id']}") as page:
+        give_token(page, TOKEN)
+        shown(page)
+        page.route("**/report", lambda route: route.abort())
+        page.click("#files-list >> text=report.json")
+        page.wait_for_selector("#file-problem:text('The server cannot be reached')")
+        page.unroute("**/report")
+        assert downloaded(page, "report.json")
+        assert page.is_hidden("#file-problem")
+
+
+def test_a_token_that_no_request_can_carry_is_not_taken(browser, guarded):
+    with window(browser, guarded.url) as page:
+        give_token(page, "жетон-сервера-слово")
+        assert page.is_visible("#token")
+        assert page.evaluate("document.querySelector('#token-value').validity.patternMismatch")
+        assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_who_gives_no_token_is_told_so_and_can_come_back(browser, guarded):
+    with window(browser, guarded.url) as page:
+        page.wait_for_selector("#token[open]")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#wait-title:text('A token is needed')")
+        assert page.is_hidden("#token")
+        page.click("#wait-back")
+        give_token(page, TOKEN)
+        page.wait_for_selector("#start:not([hidden])")
 
 
 def test_the_page_loads_nothing_from_elsewhere(server, browser):

@@ -43,6 +43,9 @@ std::string trimmed(const std::string& text) {
   return text.substr(first, text.find_last_not_of(" \t\r") - first + 1);
 }
 
+// As ITK reads it: the first letter decides.
+bool is_true(const std::string& text) { return text.starts_with('T') || text.starts_with('t') || text.starts_with('1'); }
+
 std::string whole(const fs::path& path) {
   if (fs::is_directory(path)) throw Error(path.string() + " is a folder; give a MetaImage file (.mhd or .mha)");
   std::ifstream file(path, std::ios::binary);
@@ -54,16 +57,17 @@ Header read_header(const fs::path& path) {
   const std::string content = whole(path);
   Header header;
   size_t at = 0;
-  while (at < content.size()) {
+  for (int64_t number = 1; at < content.size(); ++number) {
     const size_t end = content.find('\n', at);
     const std::string line = content.substr(at, end == std::string::npos ? end : end - at);
+    at = end == std::string::npos ? content.size() : end + 1;
+    if (trimmed(line).empty()) continue;
     const size_t equals = line.find('=');
     if (equals == std::string::npos || line.size() > 4096)
       throw Error(path.string() + " is not a MetaImage header: no 'key = value' in line " +
-                  std::to_string(header.entries.size() + 1));
+                  std::to_string(number));
     const std::string key = trimmed(line.substr(0, equals));
     header.entries[key] = trimmed(line.substr(equals + 1));
-    at = end == std::string::npos ? content.size() : end + 1;
     if (key == "ElementDataFile") {
       header.rest = content.substr(at);
       return header;
@@ -163,7 +167,7 @@ Raw read_raw(const fs::path& path) {
     throw Error(path.string() + ": voxels in a list of files are not supported");
   const fs::path data_path = name == "LOCAL" ? path : path.parent_path() / name;
   std::string bytes = name == "LOCAL" ? header.rest : whole(data_path);
-  if (header.get("CompressedData", "False") == "True") {
+  if (is_true(header.get("CompressedData"))) {
     bytes = inflated(data_path, bytes, expected);
   } else {
     const std::string skip = header.get("HeaderSize", "0");
@@ -174,8 +178,8 @@ Raw read_raw(const fs::path& path) {
     throw Error(data_path.string() + " has " + std::to_string(bytes.size()) + " bytes of voxels, the header asks for " +
                 std::to_string(expected));
   raw.values.resize(static_cast<size_t>(raw.geometry.voxels()));
-  const std::string order = header.get("BinaryDataByteOrderMSB", header.get("ElementByteOrderMSB", "False"));
-  const bool swap = order == "True" && std::endian::native == std::endian::little;
+  const std::string order = header.get("BinaryDataByteOrderMSB", header.get("ElementByteOrderMSB"));
+  const bool swap = is_true(order) && std::endian::native == std::endian::little;
   if (type == "MET_CHAR") convert<int8_t>(bytes, swap, raw.values);
   else if (type == "MET_UCHAR") convert<uint8_t>(bytes, swap, raw.values);
   else if (type == "MET_SHORT") convert<int16_t>(bytes, swap, raw.values);
@@ -193,10 +197,13 @@ Ct read_ct(const fs::path& path) {
   const Raw raw = read_raw(path);
   Ct ct{{}, raw.geometry, {}};
   ct.hu.reserve(raw.values.size());
+  int64_t lost = 0;
   int16_t lowest = std::numeric_limits<int16_t>::max(), highest = std::numeric_limits<int16_t>::min();
   for (double value : raw.values) {
-    if (std::isnan(value)) value = kAir;
-    if (std::isinf(value)) value = value > 0 ? 32767 : kAir;
+    if (!std::isfinite(value)) {
+      value = value > 0 ? 32767 : kAir;
+      ++lost;
+    }
     auto hu = static_cast<int16_t>(std::clamp(std::nearbyint(value), -32768.0, 32767.0));
     if (hu < kLowestHu) hu = kAir;
     lowest = std::min(lowest, hu);
@@ -206,6 +213,7 @@ Ct read_ct(const fs::path& path) {
   if (lowest >= 0)
     throw Error(path.string() + ": values run from " + std::to_string(lowest) + " to " + std::to_string(highest) +
                 ", which cannot be HU (air is -1000). Give the CT in HU");
+  if (lost > 0) ct.warnings.push_back(std::to_string(lost) + " voxels were not finite numbers and were taken as air");
   if (lowest > -500)
     ct.warnings.push_back("no voxel is below " + std::to_string(lowest) +
                           " HU: the image shows neither lung nor air around the patient");

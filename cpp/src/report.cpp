@@ -97,6 +97,10 @@ Json report(const Input& input, const std::vector<Candidate>& candidates,
                                     {"classification_score", classification[i]}});
   }
   Json::List warnings(input.ct.warnings.begin(), input.ct.warnings.end());
+  const auto passing = std::count_if(p.begin(), p.end(), [&](double one) { return one >= constants.nodule_threshold; });
+  if (passing > static_cast<int64_t>(findings.size()))
+    warnings.emplace_back(std::to_string(passing) + " findings; only the " + std::to_string(constants.most_findings) +
+                          " most probable are listed");
   warnings.emplace_back("made by carina-run: axes, corrected volumes and the mask of findings are not computed");
   Json::Object patient{{"p_malignant", findings.empty() ? Json(nullptr) : Json(worst)},
                        {"finding_id", findings.empty() ? Json(nullptr) : Json(driver)},

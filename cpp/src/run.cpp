@@ -2,6 +2,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <iostream>
@@ -61,6 +62,14 @@ struct Arguments {
   }
   [[nodiscard]] fs::path region(const std::string& network) const { return regions() / ("region-" + network + ".mha"); }
 };
+
+int threads(const std::string& text) {
+  int count = 0;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), count);
+  if (read.ec != std::errc() || read.ptr != text.data() + text.size() || count < 1)
+    throw UsageError("--threads is '" + text + "', expected a whole number from 1");
+  return count;
+}
 
 class Clock {
  public:
@@ -124,7 +133,7 @@ double lung_litres(const fs::path& path, const Geometry& scan, const std::string
 
 int run(const Arguments& arguments) {
   Clock clock;
-  if (arguments.options.contains("--threads")) at::set_num_threads(std::stoi(arguments.options.at("--threads")));
+  if (arguments.options.contains("--threads")) at::set_num_threads(threads(arguments.options.at("--threads")));
   const Json manifest = Json::read(arguments.exported() / "manifest.json");
   const Json constants_json = Json::read(arguments.exported() / "pipeline.json");
   const Constants constants(constants_json);
@@ -133,7 +142,7 @@ int run(const Arguments& arguments) {
   const Network nodule = network(arguments, "nodule");
   clock.stop("load");
 
-  const Ct ct = read_ct(arguments.scan);
+  Ct ct = read_ct(arguments.scan);
   clock.stop("read");
   const std::string series_uid = series_uid_of(arguments.scan);
   const double litres = lung_litres(arguments.regions() / "lungs.json", ct.geometry, series_uid);
@@ -158,8 +167,11 @@ int run(const Arguments& arguments) {
   const auto probability = segment(scan, segmentation, constants);
   clock.stop("segment");
   auto candidates = group(scan, probability, constants);
-  if (static_cast<int64_t>(candidates.size()) > constants.most_candidates)
+  if (static_cast<int64_t>(candidates.size()) > constants.most_candidates) {
+    ct.warnings.push_back(std::to_string(candidates.size()) + " candidates; only the " +
+                          std::to_string(constants.most_candidates) + " best were looked at");
     candidates.resize(static_cast<size_t>(constants.most_candidates));
+  }
   clock.stop("group");
   std::vector<Vector3> centers;
   for (const auto& candidate : candidates) centers.push_back(candidate.center_lps);

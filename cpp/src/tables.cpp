@@ -2,14 +2,18 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <fstream>
 #include <optional>
+#include <regex>
 #include <sstream>
 
 #include "error.hpp"
 
 namespace carina {
 namespace {
+
+constexpr double kFarthestMm = 1e6;  // no patient reaches as far, and the index of a voxel there still fits an integer
 
 std::vector<std::string> cells(std::string line) {
   if (!line.empty() && line.back() == '\r') line.pop_back();
@@ -27,12 +31,11 @@ std::optional<size_t> column(const std::vector<std::string>& header, const std::
 }  // namespace
 
 std::string series_uid_of(const std::filesystem::path& path) {
+  static const std::regex uid("[0-9]+(\\.[0-9]+)+");
   const std::string stem = path.stem().string();
-  const bool digits = stem.find_first_not_of("0123456789.") == std::string::npos;
-  return digits && stem.size() <= 64 && std::count(stem.begin(), stem.end(), '.') >= 3 &&
-                 stem.find("..") == std::string::npos
-             ? stem
-             : "";
+  if (stem.size() > 64 || !std::regex_match(stem, uid)) return "";
+  // Two dots make a version number or a date too, unless the UID was derived from a UUID (PS3.5 B.2).
+  return std::count(stem.begin(), stem.end(), '.') >= 3 || stem.starts_with("2.25.") ? stem : "";
 }
 
 std::vector<Vector3> read_candidates(const std::filesystem::path& csv, const std::string& series_uid) {
@@ -50,15 +53,20 @@ std::vector<Vector3> read_candidates(const std::filesystem::path& csv, const std
     where[i] = *found;
   }
   std::vector<Vector3> out;
+  std::string first;  // the series of the first row
   for (int64_t number = 2; std::getline(file, line); ++number) {
     const auto row = cells(line);
     if (row.empty()) continue;
-    if (uid && !series_uid.empty() && (row.size() <= *uid || row[*uid] != series_uid)) continue;
+    const std::string of = uid && *uid < row.size() ? row[*uid] : "";
+    if (uid && !series_uid.empty() && of != series_uid) continue;
+    if (out.empty()) first = of;
+    if (series_uid.empty() && of != first)
+      throw Error(csv.string() + " names several series, and the scan is not named by its own; rename it to UID.mhd");
     Vector3 position{};
     for (int i = 0; i < 3; ++i) {
       const std::string text = where[i] < row.size() ? row[where[i]] : "";
       const auto read = std::from_chars(text.data(), text.data() + text.size(), position[i]);
-      if (read.ec != std::errc() || read.ptr != text.data() + text.size())
+      if (read.ec != std::errc() || read.ptr != text.data() + text.size() || !(std::abs(position[i]) <= kFarthestMm))
         throw Error(csv.string() + " line " + std::to_string(number) + ": '" + text + "' is not a coordinate in mm");
     }
     out.push_back(position);

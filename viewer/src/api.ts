@@ -14,9 +14,10 @@ export class Problem extends Error {
 }
 
 const TOKEN = 'carina-token'
-let askForToken: () => Promise<string> = () => Promise.reject(new Problem('A token is needed', ''))
+let askForToken: (refused: boolean) => Promise<string> = () => Promise.resolve('')
 
-export function onTokenNeeded(ask: () => Promise<string>): void {
+/** How to ask a person for the token; `refused` is set where the last one was wrong. The answer is empty if none is given. */
+export function onTokenNeeded(ask: (refused: boolean) => Promise<string>): void {
   askForToken = ask
 }
 
@@ -38,7 +39,9 @@ export async function ask(path: string, options: RequestInit = {}): Promise<Resp
       throw new Problem('The server cannot be reached', 'it may have stopped, or the network is down')
     }
     if (response.status === 401) {
-      sessionStorage.setItem(TOKEN, await askForToken())
+      const token = await askForToken(needsToken())
+      if (!token) throw new Problem('A token is needed', 'the server answers only those who give it', response.status)
+      sessionStorage.setItem(TOKEN, token)
       continue
     }
     if (!response.ok) throw problem(response.status, await response.text())

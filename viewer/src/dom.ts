@@ -47,6 +47,11 @@ export function announce(text: string): void {
   $('announce').textContent = text
 }
 
+/** Go to where the address leads, also where it led there before; then the browser tells nobody. */
+export function goAgain(): void {
+  window.dispatchEvent(new HashChangeEvent('hashchange'))
+}
+
 export function only(id: 'start' | 'wait' | 'study'): void {
   for (const one of ['start', 'wait', 'study']) $(one).hidden = one !== id
 }

@@ -1,11 +1,11 @@
 // Where the page begins: which of its three faces is shown, and its keys.
 
 import { json, onTokenNeeded, Problem } from './api'
-import { $, make, only } from './dom'
+import { $, goAgain, make, only } from './dom'
 import type { Job, ServerInfo } from './report'
-import { prepareStart, showStudies } from './start'
+import { hideProblem, prepareStart, showStudies } from './start'
 import { Study } from './study'
-import { follow, prepareWait, waiting } from './wait'
+import { follow, over, prepareWait, waiting } from './wait'
 
 const KEYS: Record<string, string> = {
   'n, p': 'next, previous finding',
@@ -20,26 +20,48 @@ const KEYS: Record<string, string> = {
   '?': 'this list',
 }
 
-onTokenNeeded(async () => {
+onTokenNeeded(async (refused) => {
   const dialog = $('token')
   $('token-value').value = ''
+  dialog.returnValue = '' // which Escape leaves as it is
   dialog.showModal()
+  $('token-problem').hidden = !refused
   await new Promise((closed) => dialog.addEventListener('close', closed, { once: true }))
-  return $('token-value').value
+  return dialog.returnValue && $('token-value').value
 })
 
 let leaving = new AbortController()
 let study: Study | undefined
+let greeting: Promise<ServerInfo> | undefined
 
-async function route(server: ServerInfo): Promise<void> {
+/** What the server says of itself; asked once, and again where it did not answer. */
+function greet(): Promise<ServerInfo> {
+  greeting ??= json<ServerInfo>('/v1/server').then(
+    (server) => {
+      document.body.classList.toggle('single', !server.uploads)
+      prepareStart(server)
+      return server
+    },
+    (error) => {
+      greeting = undefined
+      throw error
+    },
+  )
+  return greeting
+}
+
+async function route(): Promise<void> {
   leaving.abort()
   leaving = new AbortController()
   const { signal } = leaving
+  if (!$('start').hidden) hideProblem() // it has been read
   await study?.close()
+  const server = await greet()
   if (signal.aborted) return
   const id = location.hash.slice(1)
   if (!id && server.uploads) {
     only('start')
+    $('start-title').focus()
     await showStudies()
     return
   }
@@ -63,7 +85,7 @@ function keys(event: KeyboardEvent): void {
   event.preventDefault()
 }
 
-async function begin(): Promise<void> {
+function begin(): void {
   for (const [key, meaning] of Object.entries(KEYS)) {
     $('keys').querySelector('dl')!.append(make('dt', {}, make('kbd', {}, key)), make('dd', {}, meaning))
   }
@@ -71,20 +93,19 @@ async function begin(): Promise<void> {
   document.addEventListener('keydown', keys)
   document.addEventListener('visibilitychange', () => void study?.close())
   prepareWait()
-  const server = await json<ServerInfo>('/v1/server')
-  document.body.classList.toggle('single', !server.uploads)
-  prepareStart(server)
-  const safely = () => route(server).catch(fail)
-  window.addEventListener('hashchange', safely)
-  await safely()
+  for (const link of [document.querySelector('.brand')!, $('wait-back')]) {
+    link.addEventListener('click', () => {
+      if (!location.hash) goAgain()
+    })
+  }
+  window.addEventListener('hashchange', () => void route().catch(fail))
+  goAgain()
 }
 
 function fail(error: unknown): void {
   if (error instanceof DOMException && error.name === 'AbortError') return
   const problem = error instanceof Problem ? error : new Problem('The page failed', String(error))
-  waiting(problem.title, undefined, problem.detail)
-  $('wait').classList.add('failed')
-  $('wait-bar').hidden = true
+  over(problem.title, problem.detail)
 }
 
-begin().catch(fail)
+begin()

@@ -2,7 +2,7 @@
 
 import { $, announce, choice, make } from './dom'
 import { css, percent, place, type Finding, type Report, type Verdict } from './report'
-import { storedAt, type Reviewer } from './review'
+import type { Reviewer } from './review'
 
 const VERDICTS: Record<Verdict, { text: string; title: string }> = {
   accepted: { text: 'Accept', title: 'It is a nodule (a)' },
@@ -42,7 +42,6 @@ export class Panel {
     slider.value = slider.min
     for (const id of ['comment', 'study-comment'] as const) $(id).maxLength = commentChars
     $('study-comment').value = reviewer.comment
-    $('saved').textContent = storedAt(reviewer.updated)
     showPatient(report)
     this.filter()
   }

@@ -44,8 +44,11 @@ export class Reviewer {
     return this.review.comment
   }
 
-  get updated(): string | null {
-    return this.review.updated
+  /** Whether the server has it, in words. */
+  get state(): string {
+    const { updated } = this.review
+    if (this.changed) return 'Not stored yet'
+    return updated === null ? '' : `Stored on the server, ${new Date(updated).toLocaleString()}`
   }
 
   get rejected(): Set<number> {
@@ -83,7 +86,7 @@ export class Reviewer {
 
   private soon(): void {
     this.changed = true
-    this.said('Not stored yet', true)
+    this.said(this.state, true)
     this.flushIn(PAUSE_MS)
   }
 
@@ -104,7 +107,7 @@ export class Reviewer {
       })
       this.review.updated = stored.updated
       Reviewer.unsaved.delete(this.url)
-      if (!this.changed) this.said(storedAt(stored.updated), true)
+      if (!this.changed) this.said(this.state, true)
     } catch (error) {
       this.changed = true
       Reviewer.unsaved.set(this.url, this)
@@ -115,8 +118,4 @@ export class Reviewer {
       this.said(`Not stored: ${detail}. It is tried again ${again ? 'soon' : 'with your next change'}.`, false)
     }
   }
-}
-
-export function storedAt(updated: string | null): string {
-  return updated === null ? '' : `Stored on the server, ${new Date(updated).toLocaleString()}`
 }

@@ -1,7 +1,7 @@
 // The first page: a study to send, and the studies that are there.
 
 import { ask, json, Problem, upload } from './api'
-import { $, announce, make } from './dom'
+import { $, announce, goAgain, make } from './dom'
 import { percent, type Job, type ServerInfo } from './report'
 import { waiting } from './wait'
 
@@ -23,10 +23,13 @@ export function prepareStart(server: ServerInfo): void {
     drop.classList.toggle('over', !$('start').hidden)
   })
   document.addEventListener('dragleave', () => drop.classList.remove('over'))
-  document.addEventListener('drop', async (event) => {
+  document.addEventListener('drop', (event) => {
     event.preventDefault()
     drop.classList.remove('over')
-    if (!$('start').hidden && event.dataTransfer) void send(await dropped(event.dataTransfer), server)
+    if ($('start').hidden || !event.dataTransfer) return
+    dropped(event.dataTransfer)
+      .then((files) => send(files, server))
+      .catch(showProblem)
   })
   $('more-studies').addEventListener('click', () => void list(before).catch(showProblem))
 }
@@ -45,7 +48,11 @@ async function list(older: number | null): Promise<void> {
   if (older === null) $('studies').replaceChildren()
   $('studies').append(...page.jobs.map(row))
   $('more-studies').hidden = before === null
-  $('no-studies').hidden = $('studies').children.length > 0
+  tellWhetherAny()
+}
+
+function tellWhetherAny(): void {
+  $('no-studies').hidden = $('studies').children.length > 0 || before !== null
 }
 
 function row(job: Job): HTMLLIElement {
@@ -63,7 +70,11 @@ function row(job: Job): HTMLLIElement {
       return
     }
     announce(`Study ${job.number} is deleted`)
-    await showStudies()
+    // The others stay, with the older ones that were asked for, and focus goes to the next of them.
+    const beside = item.nextElementSibling ?? item.previousElementSibling
+    item.remove()
+    ;(beside?.querySelector('a') ?? $('studies-title')).focus()
+    tellWhetherAny()
   })
   return item
 }
@@ -80,7 +91,7 @@ function outcome(job: Job): string {
 
 async function send(files: File[], server: ServerInfo): Promise<void> {
   if (!files.length) return
-  $('upload-problem').hidden = true
+  hideProblem()
   const size = files.reduce((sum, file) => sum + file.size, 0)
   if (size > server.upload_bytes) {
     showProblem(new Problem('Too large', `${bytes(size)} in all; this server takes up to ${bytes(server.upload_bytes)}`))
@@ -103,8 +114,12 @@ async function send(files: File[], server: ServerInfo): Promise<void> {
     if (watched) location.hash = job.id
     else await sentMeanwhile(job)
   } catch (error) {
-    if (watched) window.dispatchEvent(new HashChangeEvent('hashchange')) // back to the first page
-    if (!(error instanceof DOMException)) showProblem(error)
+    if (watched) goAgain() // back to the first page
+    if (error instanceof DOMException) return // it was cancelled
+    // Where something else is looked at by now, the first page has to say which upload it was.
+    const failed = `${what} was not sent`
+    if (!watched) announce(failed)
+    showProblem(watched ? error : new Problem(failed, error instanceof Error ? error.message : String(error)))
   } finally {
     window.removeEventListener('hashchange', leave)
   }
@@ -113,7 +128,11 @@ async function send(files: File[], server: ServerInfo): Promise<void> {
 /** Something else is looked at by now, and stays. */
 async function sentMeanwhile(job: Job): Promise<void> {
   announce(`Study ${job.number} is sent`)
-  if (!$('start').hidden) await showStudies()
+  if (!$('start').hidden) await showStudies().catch(showProblem)
+}
+
+export function hideProblem(): void {
+  $('upload-problem').hidden = true
 }
 
 function showProblem(error: unknown): void {

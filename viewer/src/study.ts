@@ -1,7 +1,7 @@
 // A finished study: its picture, its panel, its files, and the controls that join them.
 
 import { ask, bytes, json, needsToken, Problem } from './api'
-import { $, choice, make, only } from './dom'
+import { $, announce, choice, make, only } from './dom'
 import { Panel } from './panel'
 import { place, type Job, type Report, type ServerInfo } from './report'
 import { Reviewer } from './review'
@@ -16,6 +16,7 @@ const FILES: Record<string, string> = {
   export: 'Everything with your review (.zip)',
 }
 const CUSTOM = 'as dragged'
+const FETCHED_MS = 60_000 // how long a file stays in memory after it was handed to the browser
 
 const views: Record<ViewName, { text: string; title: string }> = {
   all: { text: 'All', title: 'Three planes and the volume (1)' },
@@ -65,10 +66,7 @@ export class Study {
   }
 
   async open(job: Job, signal: AbortSignal): Promise<void> {
-    only('study')
-    this.setLoading('Loading the report')
-    this.scene.clear()
-    $('place').textContent = ''
+    // Until both are there, the page that waits stays: a verdict given meanwhile would be one on the study before.
     const [report, reviewer] = await Promise.all([
       json<Report>(job.links.report!, { signal }),
       Reviewer.open(job.links.review!, signal, (text, good) => signal.aborted || tellSaved(text, good)),
@@ -76,23 +74,33 @@ export class Study {
     if (signal.aborted) return
     this.report = report
     this.reviewer = reviewer
+    this.scene.clear()
+    $('place').textContent = ''
+    $('clear').hidden = true
     $('study-title').textContent = `Study ${job.number}`
-    showFiles(job)
+    this.showFiles(job)
+    tellSaved(reviewer.state, true)
     this.panel.show(report, reviewer, this.server.comment_chars)
+    this.setLoading('Loading the images')
+    only('study')
     $('study-title').focus()
+    announce('Loading the images') // once, not at every percent
     try {
       await this.load(job, signal)
     } catch (error) {
       if (signal.aborted) return
       const why = error instanceof Error ? error.message : String(error)
-      this.setLoading(`The images cannot be shown: ${why}. The findings and the report are still here.`)
+      const said = `The images cannot be shown: ${why}. The findings and the report are still here.`
+      this.setLoading(said)
+      announce(said)
       return
     }
     if (signal.aborted) return
     $('zoom').setAttribute('aria-pressed', String(this.scene.zoomed))
     this.setLoading('')
-    const first = this.panel.shown[0]
-    if (first) this.panel.select(first)
+    const { selected, shown } = this.panel
+    if (selected) this.change(true) // chosen while the images were loading
+    else if (shown[0]) this.panel.select(shown[0])
   }
 
   /** Store what has been said, before something else is shown. */
@@ -171,6 +179,43 @@ export class Study {
     this.scene.marks(wanted)
   }
 
+  private showFiles(job: Job): void {
+    $('file-problem').hidden = true
+    const links = Object.entries(FILES).flatMap(([key, text]) => {
+      const path = job.links[key]
+      if (!path) return []
+      const link = make('a', { href: path, target: '_blank', rel: 'noopener' }, text)
+      if (key !== 'report_html') link.download = path.split('/').at(-1)!
+      // The archive holds the review, and the browser follows a link without the token.
+      if (key === 'export' || needsToken()) {
+        link.addEventListener('click', (event) => {
+          event.preventDefault()
+          void this.openFile(link)
+        })
+      }
+      return [make('li', {}, link)]
+    })
+    $('files-list').replaceChildren(...links)
+  }
+
+  /** Store what has been said, then follow a link; with a token, the file is fetched here and opened from memory. */
+  private async openFile(link: HTMLAnchorElement): Promise<void> {
+    const problem = $('file-problem')
+    problem.hidden = true
+    try {
+      await this.close()
+      const once = link.cloneNode() as HTMLAnchorElement // which is not listened to
+      if (needsToken()) {
+        once.href = URL.createObjectURL(await (await ask(link.href)).blob())
+        setTimeout(() => URL.revokeObjectURL(once.href), FETCHED_MS)
+      }
+      once.click()
+    } catch (error) {
+      problem.textContent = error instanceof Error ? error.message : String(error)
+      problem.hidden = false
+    }
+  }
+
   private setLoading(text: string): void {
     $('loading').textContent = text
   }
@@ -197,24 +242,4 @@ function ifMissing(error: unknown): undefined {
 function tellSaved(text: string, good: boolean): void {
   $('saved').textContent = text
   $('saved').classList.toggle('problem', !good)
-}
-
-function showFiles(job: Job): void {
-  const links = Object.entries(FILES).flatMap(([key, text]) => {
-    const path = job.links[key]
-    if (!path) return []
-    const link = make('a', { href: path, target: '_blank', rel: 'noopener' }, text)
-    if (key !== 'report_html') link.download = path.split('/').at(-1)!
-    // The browser follows a link without the token; then the file is fetched here and opened from memory.
-    if (needsToken()) link.addEventListener('click', (event) => void fetchAndOpen(event, link))
-    return [make('li', {}, link)]
-  })
-  $('files-list').replaceChildren(...links)
-}
-
-async function fetchAndOpen(event: Event, link: HTMLAnchorElement): Promise<void> {
-  if (link.href.startsWith('blob:')) return
-  event.preventDefault()
-  link.href = URL.createObjectURL(await (await ask(link.getAttribute('href')!)).blob())
-  link.click()
 }

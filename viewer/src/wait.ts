@@ -34,7 +34,8 @@ export function waiting(title: string, done: number | undefined, detail: string,
   told = title
 }
 
-function over(title: string, detail: string): void {
+/** Say what came to nothing. */
+export function over(title: string, detail: string): void {
   show(title, detail, undefined)
   $('wait').classList.add('failed')
   $('wait-bar').hidden = true
@@ -61,7 +62,9 @@ export async function follow(id: string, signal: AbortSignal): Promise<Job | und
       }
     } catch (error) {
       if (signal.aborted) return undefined
-      if ((error as { status?: number }).status === 404) {
+      const { status } = error as { status?: number }
+      if (status === 401) throw error // nobody gives a token; to try again would be to ask again
+      if (status === 404) {
         over('There is no such study', 'It may have been deleted.')
         return undefined
       }
