@@ -88,7 +88,9 @@ def test_volume_and_mask_lie_on_the_input(server, job, tmp_path):
     assert geometry.same_as(GRID)
     mask, geometry = read_image(tmp_path / "mask.nii.gz")
     assert geometry.same_as(GRID)
-    assert set(np.unique(mask)) <= set(range(job["findings"] + 1))
+    assert set(np.unique(mask)) == set(range(job["findings"] + 1))
+    for finding in get(server, job, "report").json()["findings"]:
+        assert mask[tuple(np.rint(finding["center_zyx"]).astype(int))] == finding["id"]
 
 
 def test_the_report_page_can_run_no_script(server, job):
