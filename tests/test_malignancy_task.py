@@ -34,7 +34,7 @@ from carina.tasks.malignancy import (
     every_rated,
     train_malignancy,
 )
-from test_tasks import SHAPE, SPACING, write_scan
+from small_scans import SHAPE, SPACING, write_scan
 
 SMALL = MalignancySettings(
     batch=4,

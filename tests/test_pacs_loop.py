@@ -19,7 +19,6 @@ from pacs_samples import (
     PATIENT_ID,
     PATIENT_NAME,
     RunningOrthanc,
-    free_port,
     need,
     running_orthanc,
     running_pacs,
@@ -27,9 +26,9 @@ from pacs_samples import (
     storescu,
     study_uid,
     tool,
-    until,
 )
 from serve_samples import write_weights
+from waiting import free_port, until
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,8 @@ from carina.pacs.queue import Entry, NoSpaceError, Origin, Queue, Study
 from carina.pacs.receiver import Receiver
 from carina.pacs.worker import Plan, Worker
 from made_reports import report
-from pacs_samples import PATIENT_ID, need, series, storescu, study_uid, until
+from pacs_samples import PATIENT_ID, need, series, storescu, study_uid
+from waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ball_chest import GRID, MIDDLE, chest
 from carina.cli import main
 from carina.data.cohort import write_scan
 from carina.io.luna import Annotation, read_candidates
@@ -13,7 +14,6 @@ from carina.io.uid import made_uid
 from carina.models.card import load_card
 from carina.pipeline import Detector
 from carina.volume import Source
-from test_detector import GRID, MIDDLE, chest
 
 PRESET = """
 summary = "as small as can be"

@@ -17,7 +17,8 @@ import pytest
 from carina.findings import Report
 from carina.io import read_image, write_image
 from carina.pipeline import Detector
-from serve_samples import CROP_ZYX, GRID, Server, running, small_chest, until, write_samples, write_weights
+from serve_samples import CROP_ZYX, GRID, Server, running, small_chest, write_samples, write_weights
+from waiting import until
 
 HU = np.random.default_rng(0).integers(-1000, 400, (2, *CROP_ZYX)).astype(np.int16)
 RAW = {"dtype": "int16", "shape": ",".join(map(str, HU.shape))}

@@ -15,7 +15,8 @@ from carina.findings import Report
 from carina.serve.folder import StateFolder
 from carina.serve.jobs import JobStore
 from carina.serve.limits import MIB
-from serve_samples import CROP_ZYX, Server, running, until, write_samples, write_weights
+from serve_samples import CROP_ZYX, Server, running, write_samples, write_weights
+from waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import pytest
 
 from carina.cli import COMMANDS, parse
 from chromium import chromium
-from pacs_samples import until
+from waiting import until
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "site"
