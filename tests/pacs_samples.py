@@ -5,11 +5,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import pytest
 from carina.io import write_dicom
 from carina.volume import Source
 from serve_samples import small_chest
+from waiting import free_port, until
 
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 PATIENT_ID, PATIENT_NAME = "SECRET-77", "Doe^Jane"
@@ -43,22 +42,6 @@ def need(*programs: str) -> None:
     """Skip where a program is not installed."""
     for program in programs:
         tool(program)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def until(happens: Callable[[], Any], seconds: float = 120.0) -> Any:
-    """Wait for something to become true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := happens():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"did not happen within {seconds} s")
 
 
 def series(folder: Path, seed: int) -> list[Path]:

@@ -3,12 +3,11 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -21,6 +20,7 @@ from carina.io import write_dicom, write_image
 from carina.models import Card, build, save_model
 from carina.models.malignancy import DiameterRule, RuleEvidence
 from carina.volume import Volume
+from waiting import free_port
 
 GRID = Geometry.from_axes((46, 46, 64), spacing_zyx_mm=(4.0,) * 3, origin_lps=(-126, -90, -90))
 CROP_ZYX = (16, 16, 16)
@@ -88,9 +88,7 @@ class Server:
     def __init__(
         self, folder: Path, weights: Path | None, *options: str, scheme: str = "http", **environment: str
     ) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"{scheme}://127.0.0.1:{self.port}"
         self.folder = folder
         self.log = folder.with_name(f"{folder.name}-{self.port}.log")
@@ -157,14 +155,6 @@ class Server:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
-
-
-def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait for something that will be so."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def _children(task: Path) -> list[str]:

@@ -247,8 +247,8 @@ def test_the_test_pictures_choose_nothing() -> None:
 
 
 def test_the_time_of_a_resumed_training_is_that_of_all_its_epochs(tmp_path: Path) -> None:
-    settings = BirdsSettings(batch=8, fit=replace(QUICK, epochs=3))
-    begun = replace(settings, fit=replace(QUICK, epochs=1))
+    settings = BirdsSettings(batch=8, fit=replace(QUICK, epochs=6))
+    begun = replace(settings, fit=replace(QUICK, epochs=5))
     learned, test = coloured(320), coloured(20, seed=1)
     train_birds(learned, test, begun, tmp_path)
     _, resumed = train_birds(learned, test, settings, tmp_path, resume=True)

@@ -117,15 +117,28 @@ def case(tmp_path_factory):
     return scan, exported, report
 
 
+LEAKS = {"LSAN_OPTIONS": f"suppressions={ROOT / 'cpp' / 'lsan.supp'}:print_suppressions=0"}
+FORBIDDEN = "LeakSanitizer has encountered a fatal error"
+"""Where a sandbox forbids to look for leaks, the sanitizer ends the program with this word of its own."""
+
+
 def call(program, *arguments):
-    # Where a sandbox forbids to look for leaks, the sanitizer ends the program with a word of its own.
-    leaks = {"LSAN_OPTIONS": f"suppressions={ROOT / 'cpp' / 'lsan.supp'}:print_suppressions=0"}
     command = [program, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **leaks})
-    if "LeakSanitizer has encountered a fatal error" in done.stderr:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **LEAKS})
+    if FORBIDDEN in done.stderr:
         unwatched = {**os.environ, "LSAN_OPTIONS": "detect_leaks=0"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=unwatched)
     return done
+
+
+def test_the_programs_look_for_leaks(programs):
+    program = programs / "carina-run"
+    assert b"__lsan_init" in program.read_bytes()
+    environment = {**os.environ, **LEAKS}
+    done = subprocess.run([program, "--help"], capture_output=True, text=True, check=False, env=environment)
+    if FORBIDDEN in done.stderr:
+        pytest.skip("LeakSanitizer may not look here: no test of the C++ programs has looked for leaks")
+    assert done.returncode == 0, done.stderr
 
 
 def assert_the_same(report, expected):

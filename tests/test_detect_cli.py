@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from carina.cli import main
@@ -17,6 +18,8 @@ from carina.data.phantom import make_phantom
 from carina.findings import Report
 from carina.geometry import Geometry
 from carina.io import read_image, write_dicom, write_image
+from io_samples import edit
+from serve_samples import small_chest, write_weights
 from small_models import save_known_models
 
 
@@ -27,7 +30,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     volume = make_phantom(3, nodules=2, pixel_mm=1.6, slice_thickness_mm=5.0).volume
     write_image(volume.hu, volume.geometry, folder / "chest.mhd")
     write_image(volume.hu, volume.geometry, folder / "other" / "chest.nii.gz")
-    write_dicom(volume, folder / "dicom", patient_id="P1")
+    slices = write_dicom(volume, folder / "dicom", patient_id="P1")
+    for number, path in enumerate(reversed(slices), start=101):  # as most scanners count: from the head down
+        edit(path, InstanceNumber=number)
     water = np.zeros((40, 60, 60), np.int16)
     water[:, :5] = -1000
     write_image(water, Geometry.from_axes((40, 60, 60), spacing_zyx_mm=(5, 5, 5)), folder / "water.mhd")
@@ -38,6 +43,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def detect(inputs: Path, *arguments: str | Path) -> int:
+    """The exit code of ``carina detect`` with the networks in ``inputs / "weights"``."""
     with pytest.raises(SystemExit) as stop:
         main(["detect", "--weights", str(inputs / "weights"), "--runtime", "torch", *map(str, arguments)])
     return int(stop.value.code or 0)
@@ -51,9 +57,19 @@ def test_one_input_gives_one_folder_with_every_output(inputs: Path, tmp_path: Pa
     assert detect(inputs, "-i", inputs / "chest.mhd", "-o", tmp_path) == 0
     case = tmp_path / "chest"
     assert sorted(p.name for p in case.iterdir()) == ["findings.csv", "mask.nii.gz", "report.html", "report.json"]
-    mask, geometry = read_image(case / "mask.nii.gz")
-    assert geometry.same_as(read_image(inputs / "chest.mhd")[1])
-    assert mask.max() <= len(reports(tmp_path)[0].findings)
+    assert read_image(case / "mask.nii.gz")[1].same_as(read_image(inputs / "chest.mhd")[1])
+
+
+def test_the_mask_in_the_file_shows_each_finding_at_its_place(tmp_path: Path) -> None:
+    chest = small_chest()
+    write_weights(tmp_path / "weights")
+    write_image(chest.hu, chest.geometry, tmp_path / "chest.mhd")
+    assert detect(tmp_path, "-i", tmp_path / "chest.mhd", "-o", tmp_path / "out", "--threshold", "0") == 0
+    mask = read_image(tmp_path / "out" / "chest" / "mask.nii.gz")[0]
+    (report,) = reports(tmp_path / "out")
+    assert len(report.findings) == 2
+    for finding in report.findings:
+        assert mask[tuple(np.rint(finding.center_zyx).astype(int))] == finding.id
 
 
 def test_only_the_formats_asked_for_are_written(inputs: Path, tmp_path: Path) -> None:
@@ -64,9 +80,12 @@ def test_only_the_formats_asked_for_are_written(inputs: Path, tmp_path: Path) ->
 def test_findings_of_dicom_name_their_slice(inputs: Path, tmp_path: Path) -> None:
     assert detect(inputs, "-i", inputs / "dicom", "-o", tmp_path, "--threshold", "0", "--format", "json") == 0
     (report,) = reports(tmp_path)
+    images = [pydicom.dcmread(path) for path in (inputs / "dicom").iterdir()]
     assert report.findings
     for finding in report.findings:
-        assert finding.sop_instance_uid
+        nearest = min(images, key=lambda image: abs(image.ImagePositionPatient[2] - finding.center_lps[2]))
+        assert finding.sop_instance_uid == nearest.SOPInstanceUID
+        assert finding.instance_number == nearest.InstanceNumber
         assert finding.slice_index == round(finding.center_zyx[0])
 
 

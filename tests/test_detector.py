@@ -8,32 +8,14 @@ import numpy as np
 import pytest
 
 import carina
+from ball_chest import BALLS, GRID, MIDDLE, chest
 from carina.errors import NoLungsError, UsageError
 from carina.findings import Report
-from carina.geometry import Geometry
-from carina.io import write_image
-from carina.models.card import Card, save_model
+from carina.io import read_ct, write_image
+from carina.models.card import Card, load_model, save_model
 from carina.pipeline import Detection, Detector, detector
-from carina.volume import Source, Volume
+from carina.volume import Volume
 from small_models import save_known_models, sure_nodule_net
-
-GRID = Geometry.from_axes((70, 70, 100), spacing_zyx_mm=(2.5,) * 3, origin_lps=(-125, -87, 400))
-MIDDLE = GRID.to_lps((np.array(GRID.shape_zyx) - 1) / 2)
-BALLS = (((-60.0, 5.0, 10.0), 7.0), ((55.0, -12.0, -15.0), 5.0))
-"""Centre from the middle of the chest and radius, mm."""
-
-
-def chest(*balls: tuple[tuple[float, float, float], float], hu: float = 1250.0) -> Volume:
-    """Two ellipsoid lungs in a body of water, and balls as bright as to be cut half-way at their surface."""
-    position = GRID.to_lps(np.stack(np.indices(GRID.shape_zyx), -1)) - MIDDLE
-    values = np.full(GRID.shape_zyx, -1000.0)
-    values[((position[..., :2] / (115, 80)) ** 2).sum(-1) < 1] = 20
-    for side in (-55, 55):
-        values[(((position - (side, 0, 0)) / (42, 60, 75)) ** 2).sum(-1) < 1] = -850
-    for center, radius in balls:
-        values[np.linalg.norm(position - center, axis=-1) < radius] = hu
-    values += np.random.default_rng(0).normal(0, 20, values.shape)
-    return Volume(np.rint(values).astype(np.int16), GRID, Source(path="chest.mhd", warnings=("made up",)))
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +103,17 @@ def test_findings_below_the_threshold_are_left_out(models):
     assert loaded.detect(chest(*BALLS)).report.findings == ()
 
 
+@pytest.mark.parametrize(("sensitivity", "balls"), [("high", len(BALLS)), ("balanced", 0), ("specific", 0)])
+def test_a_sensitivity_is_the_cut_of_that_name_in_the_card(models, tmp_path, sensitivity, balls):
+    folder = shutil.copytree(models, tmp_path / "cut")
+    network, card = load_model(folder / "nodule")
+    cuts = {"high": 0.85, "balanced": 0.92, "specific": 0.95}
+    save_model(folder / "nodule", network, replace(card, threshold=cuts["balanced"], operating_points=cuts))
+    report = Detector.load(folder, runtime="torch", sensitivity=sensitivity).detect(chest(*BALLS)).report
+    assert report.threshold == cuts[sensitivity]
+    assert len(report.findings) == balls
+
+
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, 50, float("nan")])
 def test_a_threshold_that_is_no_probability_is_refused(threshold):
     for load in (Detector.load, lambda **given: carina.detect("x.nii", **given)):
@@ -196,4 +189,9 @@ def test_a_real_scan_runs_through_with_slices_named(models, lidc_0001):
     report = Detector.load(models).detect(lidc_0001).report
     assert report.input.format == "dicom"
     assert 3 < report.input.lung_litres < 8
-    assert all(finding.sop_instance_uid for finding in report.findings)
+    slices = read_ct(lidc_0001).source.slices
+    assert report.findings
+    for finding in report.findings:
+        named = slices[finding.slice_index]
+        assert finding.sop_instance_uid == named.sop_instance_uid
+        assert finding.instance_number == named.instance_number

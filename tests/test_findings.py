@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carina.errors import InputError
-from carina.findings import RESEARCH_USE, Finding, InputSummary, ModelInfo, PatientAnswer, Report
+from carina.findings import Finding, InputSummary, ModelInfo, PatientAnswer, Report
 
 numbers = st.floats(-1e4, 1e4)
 vectors = st.tuples(numbers, numbers, numbers)
@@ -36,7 +36,6 @@ reports = st.builds(
     models=st.lists(st.builds(ModelInfo), max_size=2).map(tuple),
     threshold=st.floats(0, 1),
     seconds=st.dictionaries(st.text(max_size=5), numbers, max_size=2),
-    notice=st.just(RESEARCH_USE),
     schema_version=st.just("1.0"),
 )
 

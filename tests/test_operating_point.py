@@ -1,5 +1,6 @@
 """Candidates held against the truth of a cohort: what is right, wrong, or not judged, and what each teaches."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from carina.cli import main
 from carina.data.cohort import write_scan
 from carina.errors import InputError
-from carina.evaluate.operating_point import Judged, calibrate, candidates, judge
+from carina.evaluate.froc import froc
+from carina.evaluate.match import match
+from carina.evaluate.operating_point import Judged, _cut, calibrate, candidates, judge
 from carina.evaluate.present import present_operating_point
 from carina.geometry import Geometry
 from carina.io.luna import IGNORE, Annotation
@@ -22,15 +25,16 @@ ROD = (slice(10, 14), slice(10, 14), slice(5, 55))
 CENTER, END, BORDER, ELSEWHERE = (12.0, 12.0, 30.0), (12.0, 12.0, 50.0), (31.0, 41.0, 41.0), (30.0, 20.0, 20.0)
 
 
-def write(folder: Path) -> tuple[Path, Path]:
-    """A scan with a rod as a nodule, a corner to be ignored, and four marks."""
+def write(folder: Path, lookalikes: tuple[tuple[float, float, float], ...] = ()) -> tuple[Path, Path]:
+    """A scan with a rod as a nodule, a corner to be ignored, four marks, and look-alikes listed at these indices."""
     mask = np.zeros(SHAPE, np.uint8)
     mask[ROD] = 1
     mask[30:33, 40:43, 40:43] = IGNORE
     x, y, z = (float(v) for v in GEOMETRY.to_lps(CENTER))
     nodule = Annotation(UID, (x, y, z), 14.0, float(mask[ROD].sum() * 2), "solid", 1)
     volume = Volume(np.full(SHAPE, -900, np.int16), GEOMETRY, Source(series_uid=UID))
-    write_scan(folder / "cohort", volume, mask, [nodule], np.zeros((0, 3)), patient_id="p", origin="made")
+    listed = GEOMETRY.to_lps(np.reshape(lookalikes, (-1, 3)))
+    write_scan(folder / "cohort", volume, mask, [nodule], listed, patient_id="p", origin="made")
     header = "seriesuid,coordX,coordY,coordZ,probability,segmentation_score,classification_score"
     marks = GEOMETRY.to_lps([CENTER, END, BORDER, ELSEWHERE])
     rows = [f"{UID},{x:.3f},{y:.3f},{z:.3f},0.5,0.5,0.5" for x, y, z in marks]
@@ -66,6 +70,19 @@ def test_marks_on_a_nodule_beyond_its_radius_are_not_judged_but_teach(tmp_path: 
     np.testing.assert_allclose([c.center_lps for c in taught], GEOMETRY.to_lps([CENTER, END, ELSEWHERE]), atol=1e-3)
 
 
+def test_a_mark_near_a_listed_negative_lies_on_a_lookalike(tmp_path: Path) -> None:
+    z, y, x = ELSEWHERE
+    assert judge(*write(tmp_path, lookalikes=((z, y, x + 9),))).lookalike.tolist() == [False, False, False, True]
+
+
+def test_neither_a_listed_nodule_nor_what_is_far_makes_a_lookalike(tmp_path: Path) -> None:
+    z, y, x = ELSEWHERE
+    found, cohort = write(tmp_path, lookalikes=((z, y, x + 11),))
+    listed = (cohort / "candidates.csv").read_text().splitlines()
+    assert [line.rsplit(",", 1)[1] for line in listed] == ["class", "1", "0"]
+    assert not judge(found, cohort).lookalike.any()
+
+
 def test_the_patient_of_a_scan_stands_in_its_cohort(tmp_path: Path) -> None:
     assert judge(*write(tmp_path)).patients == {UID: "p"}
 
@@ -82,6 +99,40 @@ def scored(patients: int, copies: int) -> Judged:
     marks = nodules([(uid, position, 10.0) for uid, position, _ in rows if position[0] < 150])
     no = np.zeros(len(rows), bool)
     return Judged(detections(rows), marks, first[order], second[order], truth[order], no, no, patient_of)
+
+
+def with_lookalikes() -> Judged:
+    """Eight scans with twelve false positives each, of which the first four lie on look-alikes."""
+    judged = scored(8, 1)
+    return replace(judged, lookalike=np.isin(np.arange(len(judged.truth)) % 15, range(3, 7)))
+
+
+@pytest.mark.parametrize(("name", "in_eight_scans"), [("high", 32), ("balanced", 8), ("specific", 2)])
+def test_each_cut_lets_in_4_1_and_a_quarter_false_positives_per_scan(name: str, in_eight_scans: int) -> None:
+    judged = with_lookalikes()
+    point = calibrate([judged], bootstraps=0)
+    score = point.calibration.probability(judged.segmentation, judged.classification)
+    false = np.sort(score[(judged.truth == 0) & ~judged.lookalike])[::-1]
+    assert len(false) == 64
+    assert false[in_eight_scans] < point.thresholds[name] <= false[in_eight_scans - 1] + 1e-4
+
+
+def test_lookalikes_count_in_the_curve_though_not_for_the_cuts() -> None:
+    judged = with_lookalikes()
+    point, bare = (calibrate([one], bootstraps=0) for one in (judged, scored(8, 1)))
+    assert point.froc.n_false == 96
+    assert point.froc.sensitivity == bare.froc.sensitivity
+    assert all(point.thresholds[name] < bare.thresholds[name] for name in bare.thresholds)
+
+
+@pytest.mark.parametrize(
+    ("scores", "cut"), [((0.62345, 0.62341), 0.6235), ((0.9, 0.62341), 0.9), ((0.9, 0.9), 1.0), ((), 1.0)]
+)
+def test_a_cut_of_one_false_positive_is_rounded_up(scores: tuple[float, ...], cut: float) -> None:
+    """Two of equal scores come in together or not at all."""
+    marks = detections([("1.1", (50.0 * i, 0.0, 0.0), score) for i, score in enumerate(scores, start=1)])
+    matches = match(marks, nodules([("1.1", (0.0, 0.0, 0.0), 10.0)]), scans=["1.1"])
+    assert _cut(froc(matches, bootstraps=0), 1.0) == pytest.approx(cut)
 
 
 def test_copies_of_a_scan_make_nothing_surer() -> None:

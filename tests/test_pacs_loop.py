@@ -19,7 +19,6 @@ from pacs_samples import (
     PATIENT_ID,
     PATIENT_NAME,
     RunningOrthanc,
-    free_port,
     need,
     running_orthanc,
     running_pacs,
@@ -27,13 +26,12 @@ from pacs_samples import (
     storescu,
     study_uid,
     tool,
-    until,
 )
 from serve_samples import write_weights
+from waiting import free_port, until
 
 pytestmark = pytest.mark.slow
 
-MOVER, HOOK = free_port(), free_port()
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "pacs.md"
 
 
@@ -43,10 +41,22 @@ def weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def orthanc(tmp_path_factory):
+def mover() -> int:
+    """The port at which Orthanc expects MOVESCU."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def hook() -> int:
+    """The port to which Orthanc's script posts."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def orthanc(mover, hook, tmp_path_factory):
     (script,) = re.findall(r"^```lua\n(.*?)^```", PAGE.read_text(), re.M | re.S)
     folder = tmp_path_factory.mktemp("pacs") / "orthanc"
-    with running_orthanc(folder, movers={"MOVESCU": MOVER}, script=script.replace("8099", str(HOOK))) as running:
+    with running_orthanc(folder, movers={"MOVESCU": mover}, script=script.replace("8099", str(hook))) as running:
         yield running
 
 
@@ -70,7 +80,7 @@ def says_stable(orthanc: RunningOrthanc, seed: int) -> bool:
     return max(stable, default=0) > max(one["Seq"] for one in said if one["ChangeType"] == "NewInstance")
 
 
-def test_a_study_that_is_sent_comes_back_with_seg_and_sr(orthanc, weights, tmp_path):
+def test_a_study_that_is_sent_comes_back_with_seg_and_sr(orthanc, mover, weights, tmp_path):
     need("storescu", "echoscu", "findscu", "movescu")
     files = series(tmp_path / "ct", 1)
     port = free_port()
@@ -106,7 +116,7 @@ def test_a_study_that_is_sent_comes_back_with_seg_and_sr(orthanc, weights, tmp_p
             "-aem",
             "MOVESCU",
             "--port",
-            str(MOVER),
+            str(mover),
             "-od",
             "moved",
             *node,
@@ -166,10 +176,12 @@ def test_a_receiver_killed_in_mid_series_and_in_mid_analysis_handles_the_study_o
         assert max(len(one.ReferencedSOPSequence) for one in evidence) == len(files)
 
 
-def test_an_orthanc_whose_script_posts_to_the_webhook_is_followed_and_gets_the_results(orthanc, weights, tmp_path):
+def test_an_orthanc_whose_script_posts_to_the_webhook_is_followed_and_gets_the_results(
+    orthanc, hook, weights, tmp_path
+):
     need("storescu")
     files = series(tmp_path / "ct", 3)
-    arguments = ["watch", orthanc.url, "--every-s", "600", "--webhook", f"127.0.0.1:{HOOK}", "--format", "seg,sr"]
+    arguments = ["watch", orthanc.url, "--every-s", "600", "--webhook", f"127.0.0.1:{hook}", "--format", "seg,sr"]
     with running_pacs(tmp_path / "q", *arguments, "--weights", str(weights)) as pacs:
         assert storescu(orthanc.port, *files, called="ORTHANC") == 0
         pacs.wait_for("done")

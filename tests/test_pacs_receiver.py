@@ -23,7 +23,8 @@ from carina.pacs.queue import Entry, NoSpaceError, Origin, Queue, Study
 from carina.pacs.receiver import Receiver
 from carina.pacs.worker import Plan, Worker
 from made_reports import report
-from pacs_samples import PATIENT_ID, free_port, need, series, storescu, study_uid, until
+from pacs_samples import PATIENT_ID, need, series, storescu, study_uid
+from waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +212,15 @@ def test_an_analysis_that_ended_the_program_again_and_again_is_given_up(queue, r
     assert "ended 3 times" in judge(queue).entry().reason
 
 
+def test_an_analysis_that_takes_too_long_is_ended_and_its_study_fails(queue):
+    queue.add("1.2.3", "1.2.3.4", "1.2.3.4.5", b"DICM", Origin())
+    study = the_study(queue)
+    study.save(Entry(state="analysing", judged=1, series="x", result="r"))
+    Worker(queue, Plan(timeout_s=0.01), lambda _: None).step()
+    assert (study.entry().state, study.entry().reason) == ("failed", "the analysis took more than 0.01 s")
+    assert not list((study.folder / "work").iterdir())
+
+
 def test_a_study_of_which_an_image_may_not_leave_fails_and_the_next_one_is_handled(queue, files, tmp_path, monkeypatch):
     def analysed(self, study, entry, work):
         burned = pydicom.dcmread(files[0])
@@ -293,6 +303,27 @@ def test_a_delivery_that_broke_off_goes_on_with_what_is_left(queue):
     Worker(queue, Plan(), lambda _: ("PACS", works)).step()
     assert arrived == ["a.dcm", "b.dcm", "c.dcm"]
     assert study.entry().state == "done"
+
+
+def test_a_delivery_is_given_up_after_so_many_failures(queue):
+    queue.add("1.2.3", "1.2.3.4", "1.2.3.4.5", b"DICM", Origin("PACS"))
+    study = the_study(queue)
+    study.result("r").mkdir(parents=True)
+    (study.result("r") / "a.dcm").touch()
+    study.save(Entry(state="sending", judged=1, result="r"))
+    tried = []
+
+    def fails(files, sent):
+        tried.append(files)
+        raise PacsError("it is not there")
+
+    for state in ("sending", "failed", "failed"):
+        Worker(queue, Plan(most_tries=2), lambda _: ("PACS", fails)).step()
+        entry = study.entry()
+        assert entry.state == state
+        entry.next_try = 0.0
+        study.save(entry)
+    assert (len(tried), entry.reason) == (2, "not delivered: it is not there")
 
 
 def test_results_without_an_address_stay_and_the_reason_is_said(queue):
@@ -403,4 +434,3 @@ def test_a_port_that_is_taken_or_cannot_be_is_said_so(queue, receiver):
     for port in (receiver.port, 70000):
         with pytest.raises(UsageError, match="cannot listen"):
             Receiver(queue, host="127.0.0.1", port=port, ae_title="X")
-    assert free_port() != receiver.port

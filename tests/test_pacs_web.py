@@ -20,7 +20,8 @@ from carina.pacs.http import Http, PacsError
 from carina.pacs.orthanc import Orthanc
 from carina.pacs.queue import Origin, Queue
 from carina.pacs.send import Node, destination, send
-from pacs_samples import series, until
+from pacs_samples import series
+from waiting import until
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from carina.errors import UsageError
 from carina.learn.checkpoint import read_checkpoint
 from carina.tasks.marking import SegmentationSettings
 from carina.tasks.preset import Preset, load_preset, shipped_presets
-from test_tasks import store  # noqa: F401  (a fixture)
 
 
 @pytest.mark.parametrize("name", shipped_presets())
@@ -94,7 +93,7 @@ def test_the_command_line_goes_before_the_preset() -> None:
     assert (settled.batch, settled.fit.precision) == (preset.batch, preset.fit.precision)
 
 
-def test_the_resolved_configuration_lies_in_run_and_checkpoint(store: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_the_resolved_configuration_lies_in_run_and_checkpoint(store: Any, tmp_path: Path) -> None:
     path, run = tmp_path / "mine.toml", tmp_path / "run"
     path.write_text(
         "[segmentation]\nfilters = 2\nbatch = 2\ncrops_per_epoch = 8\n[segmentation.fit]\nepochs = 1\nlr = 0.25\n"

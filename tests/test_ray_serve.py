@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -17,6 +16,7 @@ from carina.export import export_model
 from carina.export.manifest import Manifest, write_manifest
 from carina.export.model_repository import example_request, write_triton
 from tiny_networks import tiny
+from waiting import free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,9 +49,7 @@ def server(tmp_path_factory):
     manifest = Manifest("0", "", {"nodule": entry})
     write_manifest(folder, manifest)
     write_triton(folder, manifest)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # Nothing is reported to anybody; workers are not put behind every other process of the machine.
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     with subprocess.Popen(

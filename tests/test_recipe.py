@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ball_chest import GRID, MIDDLE, chest
 from carina.cli import main
 from carina.data.cohort import write_scan
 from carina.io.luna import Annotation, read_candidates
@@ -13,7 +14,6 @@ from carina.io.uid import made_uid
 from carina.models.card import load_card
 from carina.pipeline import Detector
 from carina.volume import Source
-from test_detector import GRID, MIDDLE, chest
 
 PRESET = """
 summary = "as small as can be"
@@ -89,9 +89,9 @@ def test_from_scans_to_weights_and_on_from_where_it_was(tmp_path: Path, capsys: 
     assert "3 held-out phantoms" in card.measured_on
     assert card.training.seconds == load_card(work / "nodule" / "model").training.seconds
     assert detector.segmenter.card.spec["first_filters"] == 4
-    assert {c.series_uid for c in read_candidates(work / "mined.csv")} <= {
-        p.stem for p in work.glob("train/subset*/*.mhd")
-    }
+    mined = {candidate.series_uid for candidate in read_candidates(work / "mined.csv")}
+    assert mined
+    assert mined <= {path.stem for path in work.glob("train/subset*/*.mhd")}
     assert load_card(work / "malignancy" / "model").task == "malignancy"
     assert not (weights / "malignancy.safetensors").exists()
 

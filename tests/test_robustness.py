@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ball_chest import BALLS, GRID, MIDDLE, chest
 from carina.data.changes import CHANGES
 from carina.data.shapes import load_shapes
 from carina.evaluate.present_robustness import present_robustness
@@ -13,7 +14,6 @@ from carina.io.luna import Annotation
 from carina.pipeline import Detector
 from carina.volume import Volume
 from small_models import save_known_models
-from test_detector import BALLS, GRID, MIDDLE, chest
 
 
 def square_chest() -> Volume:

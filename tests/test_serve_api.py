@@ -17,7 +17,8 @@ import pytest
 from carina.findings import Report
 from carina.io import read_image, write_image
 from carina.pipeline import Detector
-from serve_samples import CROP_ZYX, GRID, Server, running, small_chest, until, write_samples, write_weights
+from serve_samples import CROP_ZYX, GRID, Server, running, small_chest, write_samples, write_weights
+from waiting import until
 
 HU = np.random.default_rng(0).integers(-1000, 400, (2, *CROP_ZYX)).astype(np.int16)
 RAW = {"dtype": "int16", "shape": ",".join(map(str, HU.shape))}
@@ -88,7 +89,9 @@ def test_volume_and_mask_lie_on_the_input(server, job, tmp_path):
     assert geometry.same_as(GRID)
     mask, geometry = read_image(tmp_path / "mask.nii.gz")
     assert geometry.same_as(GRID)
-    assert set(np.unique(mask)) <= set(range(job["findings"] + 1))
+    assert set(np.unique(mask)) == set(range(job["findings"] + 1))
+    for finding in get(server, job, "report").json()["findings"]:
+        assert mask[tuple(np.rint(finding["center_zyx"]).astype(int))] == finding["id"]
 
 
 def test_the_report_page_can_run_no_script(server, job):

@@ -20,8 +20,10 @@ class Network:
         self.sizes: list[int] = []
         self.go = threading.Event()
         self.go.set()
+        self.entered = threading.Event()
 
     def __call__(self, crops):
+        self.entered.set()
         assert self.go.wait(10)
         self.sizes.append(len(crops))
         return crops.mean(axis=(1, 2, 3)).astype(np.float64)
@@ -47,7 +49,7 @@ async def occupied(batcher, network):
     """A request that holds the network up."""
     network.go.clear()
     first = asyncio.create_task(batcher.classify([CROP]))
-    await asyncio.sleep(0.1)
+    assert await asyncio.to_thread(network.entered.wait, 10)
     return first
 
 

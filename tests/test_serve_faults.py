@@ -15,7 +15,8 @@ from carina.findings import Report
 from carina.serve.folder import StateFolder
 from carina.serve.jobs import JobStore
 from carina.serve.limits import MIB
-from serve_samples import CROP_ZYX, Server, running, until, write_samples, write_weights
+from serve_samples import CROP_ZYX, Server, running, write_samples, write_weights
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -148,6 +149,16 @@ def test_a_job_that_kills_the_detection_process_twice_has_failed(server, samples
     job = server.wait_ended(job_id)
     assert (job["state"], job["error"]["type"]) == ("failed", "urn:carina:problem:crashed")
     until(lambda: not (server.folder / "jobs" / job_id).exists())
+
+
+def test_a_job_that_takes_too_long_has_failed_and_the_next_one_is_done(weights, samples, tmp_path):
+    with running(tmp_path / "state", weights, "--limits.job-s", "8") as server:
+        os.kill(server.detector_pid(), signal.SIGSTOP)
+        stuck, follows = (server.upload(samples / "chest.mha").json()["id"] for _ in range(2))
+        job = server.wait_ended(stuck)
+        assert (job["state"], job["error"]["type"]) == ("failed", "urn:carina:problem:job-timeout")
+        assert not (server.folder / "jobs" / stuck).exists()
+        assert server.wait_ended(follows)["state"] == "done"
 
 
 def test_a_full_disk_refuses_uploads_and_passes(server, whole, samples):

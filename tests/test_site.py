@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from carina.cli import parse
+from carina.cli import COMMANDS, parse
 from chromium import chromium
-from pacs_samples import until
+from waiting import until
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "site"
@@ -135,6 +135,7 @@ def test_the_reference_of_the_command_line_lists_what_the_program_takes(
 
     monkeypatch.setenv("COLUMNS", "100")  # wider, and boxes stand side by side
     sections = re.split(r"^#+ carina (.*)\n", reference(), flags=re.MULTILINE)[1:]
+    assert {command.split()[0] for command in sections[::2]} == set(COMMANDS)
     for command, text in zip(sections[::2], sections[1::2], strict=True):
         rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
         written = {option for row in rows for option in re.findall(r"--[a-z][a-z0-9.-]*", row)}

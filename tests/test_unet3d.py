@@ -19,7 +19,7 @@ from carina.pipeline.runtime import Network
 from carina.pipeline.segment import segment
 from carina.tasks.marking import segmentation_batches
 from carina.tasks.segmentation import Segmentation, train_segmentation
-from test_tasks import SMALL, SPACING, store  # noqa: F401  (a fixture)
+from small_scans import SMALL, SPACING
 
 TINY = {"kind": "unet3d", "depth": 2, "first_filters": 2}
 BLOCKS = replace(SMALL, network="unet3d", crop_zyx=(8, 32, 32), filters=2)
@@ -50,13 +50,13 @@ def test_it_can_be_exported_for_any_batch() -> None:
     torch.testing.assert_close(exported.module()(x), network(x))
 
 
-def test_it_goes_from_a_store_to_weights_that_load(store: Store, tmp_path: Path) -> None:  # noqa: F811
+def test_it_goes_from_a_store_to_weights_that_load(store: Store, tmp_path: Path) -> None:
     _, card = train_segmentation(store, tmp_path, replace(BLOCKS, fit=replace(BLOCKS.fit, epochs=1)))
     assert card.spec == {"kind": "unet3d", "depth": 4, "first_filters": 2}
     assert load_model(tmp_path / "model")[0](torch.zeros(1, 1, 8, 8, 8)).shape == (1, 1, 8, 8, 8)
 
 
-def test_one_batch_of_blocks_is_overfitted(store: Store) -> None:  # noqa: F811
+def test_one_batch_of_blocks_is_overfitted(store: Store) -> None:
     chosen = replace(BLOCKS, mix=(1.0, 0.0, 0.0))
     batch = segmentation_batches(store.scans, chosen, SPACING, crops=2, seed=0, augment=None).make(0, 0)
     torch.manual_seed(0)
@@ -69,7 +69,7 @@ def test_one_batch_of_blocks_is_overfitted(store: Store) -> None:  # noqa: F811
     assert result.best > 0.9
 
 
-def test_crops_that_cannot_be_halved_are_refused(store: Store, tmp_path: Path) -> None:  # noqa: F811
+def test_crops_that_cannot_be_halved_are_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="takes multiples of 8"):
         train_segmentation(store, tmp_path, replace(BLOCKS, crop_zyx=(12, 32, 32)))
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from browser import barriers, chromium, window
 from carina.io import write_image
-from serve_samples import GRID, running, small_chest, until, write_samples, write_weights
+from serve_samples import GRID, running, small_chest, write_samples, write_weights
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
