@@ -157,6 +157,7 @@ def assert_the_same(report, expected):
             assert getattr(found, field) == pytest.approx(getattr(wanted, field), abs=1e-4), field
     assert report.patient.p_malignant == pytest.approx(expected.patient.p_malignant, abs=1e-4)
     assert report.threshold == expected.threshold
+    assert report.warnings[:-1] == expected.warnings  # the last one says what the program leaves out
     assert [m.sha256 for m in report.models] == [m.sha256 for m in expected.models[:2]]
 
 
@@ -239,8 +240,9 @@ def test_what_is_left_out_is_warned_of_in_the_words_of_python(programs, case, tm
     output = tmp_path / "report.json"
     done = call(programs / "carina-run", scan, "--exported", tmp_path / "exported", "-o", output)
     assert done.returncode == 0, done.stderr
-    # The threshold of these networks is 0: every candidate is a finding.
-    assert f"{len(expected.findings)} {said}" in Report.from_json(output.read_bytes()).warnings
+    # The threshold of these networks is 0: all candidates are findings, and Python's report says how many.
+    every = expected.warnings[-1].split()[0]
+    assert f"{every} {said}" in Report.from_json(output.read_bytes()).warnings
 
 
 @pytest.mark.parametrize(("content", "message"), [
