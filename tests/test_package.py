@@ -3,13 +3,13 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import carina
 from carina.cli import parse
+from waiting import heed_ctrl_c, until
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,12 +36,14 @@ def test_help_brings_no_torch_and_names_every_command() -> None:
 
 def test_ctrl_c_ends_a_command_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "carina", "train", "thermometer", "--epochs", "100000000", "-o", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        end = time.monotonic() + 120
-        while not (tmp_path / "log.jsonl").exists() and time.monotonic() < end:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        said, errors = process.communicate(timeout=60)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_ctrl_c) as process:
+        try:
+            until((tmp_path / "log.jsonl").exists)
+            process.send_signal(signal.SIGINT)
+            said, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, said, errors) == (130, "", "carina: stopped\n")
 
 

@@ -102,7 +102,7 @@ def answers(url: str) -> bool:
 def test_the_page_installs_what_ci_installs():
     (packages,) = re.findall(r"apt-get install --yes (.*)", block("apt-get"))
     installed = (PAGE.parents[2] / ".ci" / "packages").read_text().split()
-    assert set(packages.split()) - set(installed) == {"curl", "npm", "python3-venv"}
+    assert set(packages.split()) - set(installed) == {"npm", "python3-venv"}
     extras = tomllib.loads((PAGE.parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert re.findall(r"carina-ct\[(\w+)\]", block("apt-get")) == ["pacs"]
     assert "pacs" in extras

@@ -20,6 +20,7 @@ from carina.serve.jobs import JobStore
 from carina.serve.limits import Limits
 from carina.serve.shown import find_report, show
 from serve_samples import GRID, small_chest, write_samples, write_weights
+from waiting import heed_ctrl_c
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,7 @@ def test_a_finished_run_is_looked_at_without_uploading(results, tmp_path):
             cwd=tmp_path,  # the CT is found from where the results are
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=heed_ctrl_c,
         )
         try:
             line = viewer.stdout.readline()

@@ -1,5 +1,6 @@
 """Free ports, and waiting for what other processes do."""
 
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -11,6 +12,11 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+def heed_ctrl_c() -> None:
+    """For ``preexec_fn``: what a shell starts in the background ignores SIGINT, and so does what that starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(happens: Callable[[], Any], seconds: float = 120.0) -> Any:

@@ -16,6 +16,7 @@ from highdicom.sr import AlgorithmIdentification
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import DSfloat
 
 from carina.errors import InputError
 from carina.findings import Finding, Report
@@ -29,7 +30,6 @@ _NAMES = ("PatientName", "ReferringPhysicianName")
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 _MAY_BE_EMPTY = (
     "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber",
-    "SliceThickness",
 )  # fmt: skip
 
 
@@ -68,6 +68,9 @@ class DicomContext:
         names = {keyword: str(headers[0].get(keyword, "") or "") for keyword in _NAMES}
         for header in headers:
             header.update(dict.fromkeys(_NAMES, ""))
+            # The segmentation must state one, and some scanners leave it out: the distance of the slices then.
+            if not header.get("SliceThickness"):
+                header.SliceThickness = DSfloat(volume.geometry.spacing_zyx_mm[0], auto_format=True)
         return cls(report, volume, headers, names, {f.id: new_uid() for f in report.findings})
 
     def about(self, what: str, series_number: int) -> dict[str, Any]:
@@ -169,7 +172,7 @@ def _header(path: str, sop_instance_uid: str) -> Dataset:
         raise InputError(f"{path}: is no CT Image Storage ({header.SOPClassUID}); DICOM output refers to those only")
     for keyword in _MAY_BE_EMPTY:
         if keyword not in header:
-            setattr(header, keyword, None)
+            setattr(header, keyword, "")
     if header.PatientSex not in ("M", "F", "O", ""):
         header.PatientSex = ""
     # Everything is written as UTF-8, which holds any name.
