@@ -105,6 +105,14 @@ def until_held(page, held: list, count: int = 1) -> None:
     until(lambda: page.wait_for_timeout(20) or len(held) == count)
 
 
+def hold_upload(page, samples: Path) -> list:
+    """A chest is being sent, and waits in this list."""
+    held = hold(page, "**/v1/studies")
+    page.set_input_files("#files", samples / "chest.mha")
+    until_held(page, held)
+    return held
+
+
 def crosshair(page) -> list[float]:
     return [float(text) for text in page.locator("#place").get_attribute("data-lps").split(",")]
 
@@ -507,9 +515,7 @@ def test_screen_readers_hear_once_that_images_are_loading(browser, server, job):
 
 def test_a_study_that_is_sent_meanwhile_does_not_take_the_place_of_another(browser, server, job, samples):
     with window(browser, server.url) as page:
-        held = hold(page, "**/v1/studies")
-        page.set_input_files("#files", samples / "chest.mha")
-        until_held(page, held)
+        held = hold_upload(page, samples)
         page.evaluate(f"location.hash = '{job['id']}'")
         shown(page)
         held[0].continue_()
@@ -525,18 +531,14 @@ def test_a_study_that_is_sent_meanwhile_does_not_take_the_place_of_another(brows
 
 def test_all_studies_are_a_click_away_while_one_is_sent(browser, server, samples):
     with window(browser, f"{server.url}/#") as page:
-        held = hold(page, "**/v1/studies")
-        page.set_input_files("#files", samples / "chest.mha")
-        until_held(page, held)
+        hold_upload(page, samples)
         page.click("#wait-back")
         page.wait_for_selector("#start:not([hidden])")
 
 
 def test_an_upload_that_fails_after_it_was_left_is_told_on_the_first_page(browser, server, job, samples):
     with window(browser, server.url) as page:
-        held = hold(page, "**/v1/studies")
-        page.set_input_files("#files", samples / "chest.mha")
-        until_held(page, held)
+        held = hold_upload(page, samples)
         page.evaluate(f"location.hash = '{job['id']}'")
         shown(page)
         held[0].abort()
